@@ -1,0 +1,70 @@
+"""What a genome costs, in closed form. No torch.
+
+Convention everywhere: one multiply-accumulate is one MAC and **FLOPs = 2 x MACs**, of convolutions
+and linear layers, for one example; `torch.utils.flop_counter.FlopCounterMode` counts the same.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from evo_topo.genome import Genome
+from evo_topo.units import mixes_units, unit_table
+
+
+def node_macs(genome: Genome) -> dict[str, int]:
+    """Multiply-accumulates of each node for one example, by node name."""
+    macs = genome.__dict__.get("_node_macs")
+    if macs is None:
+        macs = genome.__dict__["_node_macs"] = {
+            node.name: node.op.num_macs(genome.input_shapes(node), genome.shapes[node.name])
+            for node in genome.nodes
+        }
+    return macs
+
+
+def count_macs(genome: Genome) -> int:
+    """Multiply-accumulates of one forward pass for one example."""
+    return sum(node_macs(genome).values())
+
+
+def count_flops(genome: Genome) -> int:
+    """Floating-point operations of one forward pass for one example: 2 x MACs."""
+    return 2 * count_macs(genome)
+
+
+def count_params(genome: Genome) -> int:
+    """Trainable parameters; equals ``sum(p.numel() for p in build(genome).parameters())``."""
+    return sum(
+        node.op.num_params(genome.input_shapes(node), genome.shapes[node.name]) for node in genome.nodes
+    )
+
+
+def activation_bytes(genome: Genome, bytes_per_element: int = 4) -> int:
+    """Bytes of all tensors that one forward pass makes for one example, the input included.
+
+    This is what training holds for the backward pass when no tensor is reused in place.
+    """
+    return bytes_per_element * sum(prod(shape) for shape in genome.shapes.values())
+
+
+def unit_macs(genome: Genome) -> dict[str, list[float]]:
+    """MACs that each unit accounts for, by group: those saved when it alone is removed.
+
+    A layer that both makes and reads a unit counts in full for both roles, so the sum over a set of
+    units exceeds the exact saving a little; the exact figure comes from applying the edit.
+    """
+    table, macs = unit_table(genome), node_macs(genome)
+    saved = {name: [0.0] * group.width for name, group in table.groups.items()}
+    for group in table.groups.values():
+        for maker, channels in group.makers.items():
+            share = macs[maker] / genome.shapes[maker][0]
+            for unit, held in enumerate(channels):
+                saved[group.name][unit] += share * len(held)
+    for node in genome.nodes:
+        if mixes_units(node):
+            share = macs[node.name] / genome.shapes[node.inputs[0]][0]
+            for member in table.members[node.inputs[0]]:
+                if member is not None:
+                    saved[member[0]][member[1]] += share
+    return saved

@@ -1,0 +1,120 @@
+"""Layer edits: bypass a layer, or insert one that starts as the identity."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
+
+from evo_topo.edits.base import Edit, EditError, child_of
+from evo_topo.genome import Genome, Node
+from evo_topo.ops import Activation, Conv, Linear, Norm
+
+
+class PruneLayer(Edit, frozen=True, tag="prune_layer"):
+    """Bypasses a layer: a Conv or Linear with the Norm and Activation that follow it alone."""
+
+    layer: str
+
+    def apply(self, genome: Genome) -> Genome:
+        chain = layer_chain(genome, self.layer)
+        source = genome.by_name[self.layer].inputs[0]
+        if genome.shapes[source] != genome.shapes[chain[-1]]:
+            raise EditError(
+                f"layer {self.layer!r} reads shape {genome.shapes[source]} and makes "
+                f"{genome.shapes[chain[-1]]}: only equal shapes can be bypassed"
+            )
+        nodes = [_reading(node, {chain[-1]: source}) for node in genome.nodes if node.name not in chain]
+        return child_of(tuple(nodes), self)
+
+    def describe(self) -> str:
+        return f"prune layer {self.layer}"
+
+
+class SplitLayer(Edit, frozen=True, tag="split_layer"):
+    """Inserts a layer that starts as the identity behind a ReLU or ReLU6 (Net2Deeper).
+
+    The new layer is a convolution (a linear layer behind a feature vector), normalised where the
+    layer before it is, and the same activation, which leaves its own output as it is.
+
+    Attributes:
+        after: Name of the activation node.
+        kernel: Odd extent of the new convolution.
+    """
+
+    after: str
+    kernel: Annotated[int, Meta(ge=1, le=31)] = 3
+    is_function_preserving: ClassVar[bool] = True
+
+    def apply(self, genome: Genome) -> Genome:
+        node = genome.by_name.get(self.after)
+        if node is None:
+            raise EditError(f"there is no node {self.after!r}")
+        if not is_idempotent(node):
+            raise EditError(f"{self.after!r} is no ReLU: a layer behind it cannot start as identity")
+        if self.kernel % 2 == 0:
+            raise EditError(f"kernel must be odd, got {self.kernel}")
+        added = self._new_nodes(genome, node)
+        nodes: list[Node] = []
+        for old in genome.nodes:
+            nodes.append(_reading(old, {self.after: added[-1].name}))
+            if old is node:
+                nodes.extend(added)
+        return child_of(tuple(nodes), self)
+
+    def _new_nodes(self, genome: Genome, node: Node) -> list[Node]:
+        width, *extents = genome.shapes[node.name]
+        before = genome.by_name[node.inputs[0]]
+        has_norm = isinstance(before.op, Norm)
+        number = _fresh_number(genome, ("conv", "linear", "norm", "relu"))
+        if extents:
+            kernel = (self.kernel,) * len(extents)
+            padding = (self.kernel // 2,) * len(extents)
+            conv = Conv(width, kernel, padding=padding, bias=not has_norm)
+            nodes = [Node(f"conv{number}", conv, (node.name,))]
+        else:
+            linear = Linear(width, bias=not has_norm)
+            nodes = [Node(f"linear{number}", linear, (node.name,))]
+        if has_norm:
+            nodes.append(Node(f"norm{number}", before.op, (nodes[-1].name,)))
+        return [*nodes, Node(f"relu{number}", node.op, (nodes[-1].name,))]
+
+    def describe(self) -> str:
+        return f"insert layer after {self.after}"
+
+
+def is_idempotent(node: Node) -> bool:
+    """Whether a node is an activation that leaves its own output as it is."""
+    return isinstance(node.op, Activation) and node.op.function in ("relu", "relu6")
+
+
+def layer_chain(genome: Genome, layer: str) -> list[str]:
+    """Names of a Conv or Linear and of the Norm and Activation that alone read it, in order.
+
+    Raises:
+        EditError: When there is no such Conv or Linear.
+    """
+    node = genome.by_name.get(layer)
+    if node is None or not isinstance(node.op, Conv | Linear):
+        raise EditError(f"there is no Conv or Linear node {layer!r}")
+    chain = [layer]
+    for kind in (Norm, Activation):
+        readers = genome.readers[chain[-1]]
+        if len(readers) == 1 and isinstance(genome.by_name[readers[0]].op, kind):
+            chain.append(readers[0])
+    return chain
+
+
+def _reading(node: Node, renamed: dict[str, str]) -> Node:
+    """The node with some of its inputs renamed."""
+    if renamed.keys().isdisjoint(node.inputs):
+        return node
+    return Node(node.name, node.op, tuple([renamed.get(name, name) for name in node.inputs]))
+
+
+def _fresh_number(genome: Genome, prefixes: tuple[str, ...]) -> int:
+    """A number that makes every prefix a new name; depends on the genome alone, so edits replay."""
+    number = len(genome.nodes)
+    while any(f"{prefix}{number}" in genome.by_name for prefix in prefixes):
+        number += 1
+    return number

@@ -1,0 +1,120 @@
+"""Unit edits: prune and split channels and neurons, with everything tied to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from evo_topo.edits.base import Edit, EditError, child_of
+from evo_topo.genome import Genome, Node
+from evo_topo.ops import Conv, Linear
+from evo_topo.units import UnitGroup, channel_origins, unit_table
+
+UnitSets = tuple[tuple[str, tuple[Annotated[int, Meta(ge=0)], ...]], ...]
+"""Units by group: ``(("conv1", (0, 3)), ("conv4", (2,)))``."""
+
+
+class PruneUnits(Edit, frozen=True, tag="prune_units"):
+    """Removes units, with every channel and weight that belongs to them."""
+
+    units: UnitSets
+
+    def apply(self, genome: Genome) -> Genome:
+        return _with_units(genome, self)
+
+    def unit_map(self, genome: Genome) -> dict[str, list[int]]:
+        kept = {}
+        for group, units in _checked(genome, self.units):
+            gone = set(units)
+            for maker, channels in group.makers.items():
+                lost = sum(len(channels[unit]) for unit in gone)
+                if lost == genome.shapes[maker][0]:
+                    raise EditError(f"pruning {len(gone)} units of {group.name!r} empties {maker!r}")
+            kept[group.name] = [unit for unit in range(group.width) if unit not in gone]
+        return kept
+
+    def describe(self) -> str:
+        return _describe_units("prune", self.units)
+
+
+class SplitUnits(Edit, frozen=True, tag="split_units"):
+    """Repeats units; each copy takes a share of the outgoing weights (Net2Wider).
+
+    Attributes:
+        units: The units to split, each into two.
+        share: Share of the outgoing weights that the first copy keeps. Copies with equal shares would
+            receive equal gradients and never part, so it is not 0.5.
+    """
+
+    units: UnitSets
+    share: Annotated[float, Meta(gt=0.5, lt=1)] = 0.6
+    is_function_preserving: ClassVar[bool] = True
+
+    def apply(self, genome: Genome) -> Genome:
+        return _with_units(genome, self)
+
+    def unit_map(self, genome: Genome) -> dict[str, list[int]]:
+        repeated = {}
+        for group, units in _checked(genome, self.units):
+            twice = set(units)
+            for unit in twice:
+                if not group.splittable[unit]:
+                    raise EditError(
+                        f"unit {unit} of {group.name!r} cannot be split: its copies "
+                        "would not stay aligned with the channels tied to it"
+                    )
+            repeated[group.name] = [unit for unit in range(group.width) for _ in range(1 + (unit in twice))]
+        return repeated
+
+    def describe(self) -> str:
+        return _describe_units("split", self.units)
+
+
+def spare_units(genome: Genome, group: UnitGroup, order: Iterable[int]) -> Iterator[int]:
+    """Those units of `order`, lazily, that can all go while every maker keeps a channel."""
+    left = {maker: genome.shapes[maker][0] for maker in group.makers}
+    for unit in order:
+        held = {maker: len(channels[unit]) for maker, channels in group.makers.items()}
+        if all(left[maker] > count for maker, count in held.items()):
+            for maker, count in held.items():
+                left[maker] -= count
+            yield unit
+
+
+def _checked(genome: Genome, units: UnitSets) -> Iterator[tuple[UnitGroup, tuple[int, ...]]]:
+    """Each group with its units, after checking that they exist and occur once."""
+    groups = unit_table(genome).groups
+    if not units or len({name for name, _ in units}) != len(units):
+        raise EditError(f"expected one set of units per group, got groups {[n for n, _ in units]}")
+    for name, chosen in units:
+        if name not in groups:
+            raise EditError(f"there is no unit group {name!r}; groups are {', '.join(groups)}")
+        width = groups[name].width
+        if not chosen or len(set(chosen)) != len(chosen) or max(chosen) >= width:
+            raise EditError(f"units of {name!r} must be distinct, from 0 to {width - 1}: {chosen}")
+        yield groups[name], chosen
+
+
+def _with_units(genome: Genome, edit: PruneUnits | SplitUnits) -> Genome:
+    """The child whose makers have the widths that the edit's unit map asks for."""
+    origins = channel_origins(genome, edit.unit_map(genome))
+    nodes = []
+    for node in genome.nodes:
+        op = node.op
+        if isinstance(op, Linear):
+            op = Linear(len(origins[node.name]), op.bias)
+        elif isinstance(op, Conv):
+            source = node.inputs[0]
+            groups = op.groups
+            if groups > 1:  # its blocks keep their size, their number follows the units
+                groups = len(origins[source]) * groups // genome.shapes[source][0]
+            op = msgspec.structs.replace(op, out_channels=len(origins[node.name]), groups=groups)
+        nodes.append(node if op == node.op else Node(node.name, op, node.inputs))
+    return child_of(tuple(nodes), edit)
+
+
+def _describe_units(verb: str, units: UnitSets) -> str:
+    return f"{verb} " + ", ".join(f"{len(chosen)} of {name}" for name, chosen in units)

@@ -1,0 +1,311 @@
+"""The operation vocabulary: what each operation does to shapes, parameters, MACs and units.
+
+How units (channels, neurons) pass through an operation is said in five words. An operation *makes*
+new units (Conv, Linear, Input), *carries* those it reads (Norm, Activation, pooling, Dropout), *ties*
+those of several inputs together (Add, Multiply), *joins* them (Concat) or *spreads* each over several
+features (Flatten). A grouped convolution makes units too, tied to those it reads: see `units`.
+
+Shapes are those of one example, without the batch: ``(features,)``, ``(channels, length)`` or
+``(channels, height, width)``. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+Shape = tuple[int, ...]
+Routing = Literal["makes", "carries", "ties", "joins", "spreads"]
+
+MAX_WIDTH = 2**16
+"""Most channels or features that one operation may make."""
+MAX_ELEMENTS = 2**28
+"""Most elements of one activation (per example) or one weight: 1 GiB of float32."""
+
+Width = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
+Extents = Annotated[tuple[Annotated[int, Meta(ge=1, le=1024)], ...], Meta(max_length=2)]
+Paddings = Annotated[tuple[Annotated[int, Meta(ge=0, le=1024)], ...], Meta(max_length=2)]
+
+ActivationFunction = Literal[
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "gelu",
+    "silu",
+    "tanh",
+    "sigmoid",
+    "hardswish",
+    "hardsigmoid",
+]
+
+
+class OpError(ValueError):
+    """An operation cannot take the inputs it is given."""
+
+
+class Op(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"):
+    """Base of all operations; the defaults describe one that carries the units of its one input."""
+
+    routing: ClassVar[Routing] = "carries"
+    num_inputs: ClassVar[tuple[int, int]] = (1, 1)
+
+    def infer(self, shapes: tuple[Shape, ...]) -> Shape:
+        """Returns the output shape for the given input shapes, or raises `OpError`."""
+        return shapes[0]
+
+    def num_params(self, shapes: tuple[Shape, ...], out: Shape) -> int:
+        """Number of trainable parameters."""
+        return 0
+
+    def num_macs(self, shapes: tuple[Shape, ...], out: Shape) -> int:
+        """Multiply-accumulates for one example; only convolutions and linear layers have any."""
+        return 0
+
+    def describe(self) -> str:
+        """A few words for the text form and for drawings."""
+        return type(self).__name__
+
+
+def _slide(size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Shape:
+    """Output extents of a sliding window (the formula of torch.nn.Conv2d)."""
+    out = tuple(
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
+    )
+    if min(out) < 1:
+        raise OpError(f"window {kernel} does not fit into extents {size} padded by {padding}")
+    return out
+
+
+def _fill_window_defaults(op: Conv | Pool, names: dict[str, int | Shape]) -> None:
+    """Gives each omitted window setting its value per dimension, so equal windows are equal data."""
+    dims = len(op.kernel)
+    if dims not in (1, 2):
+        raise OpError(f"kernel has 1 or 2 extents, got {op.kernel}")
+    for name, default in names.items():
+        value = getattr(op, name)
+        if value == ():
+            filled = (default,) * dims if isinstance(default, int) else default
+            msgspec.structs.force_setattr(op, name, filled)
+        elif len(value) != dims:
+            raise OpError(f"{name} {value} does not match the {dims} extents of kernel {op.kernel}")
+
+
+def _window_text(op: Conv | Pool) -> str:
+    text = "x".join(map(str, op.kernel))
+    if any(s != 1 for s in op.stride):
+        text += " /" + "x".join(map(str, dict.fromkeys(op.stride)))
+    return text
+
+
+class Input(Op, frozen=True, tag="input"):
+    """The example: shape ``(features,)``, ``(channels, length)`` or ``(channels, height, width)``."""
+
+    shape: Annotated[tuple[Width, ...], Meta(min_length=1, max_length=3)]
+    routing: ClassVar[Routing] = "makes"
+    num_inputs: ClassVar[tuple[int, int]] = (0, 0)
+
+    def infer(self, shapes: tuple[Shape, ...]) -> Shape:
+        return self.shape
+
+
+class Conv(Op, frozen=True, tag="conv"):
+    """1-D or 2-D convolution; ``groups == in_channels == out_channels`` is a depthwise one."""
+
+    out_channels: Width
+    kernel: Extents
+    stride: Extents = ()
+    padding: Paddings = ()
+    dilation: Extents = ()
+    groups: Width = 1
+    bias: bool = False
+    routing: ClassVar[Routing] = "makes"
+
+    def __post_init__(self) -> None:
+        _fill_window_defaults(self, {"stride": 1, "padding": 0, "dilation": 1})
+        if self.out_channels % self.groups:
+            raise OpError(f"out_channels {self.out_channels} is no multiple of groups {self.groups}")
+
+    def infer(self, shapes: tuple[Shape, ...]) -> Shape:
+        channels, *extents = shapes[0]
+        if len(extents) != len(self.kernel):
+            raise OpError(f"a {len(self.kernel)}-D convolution cannot read shape {shapes[0]}")
+        if channels % self.groups:
+            raise OpError(f"{channels} input channels are no multiple of groups {self.groups}")
+        if self.num_params(shapes, ()) > MAX_ELEMENTS:
+            raise OpError(f"more than {MAX_ELEMENTS} weights")
+        window = _slide(tuple(extents), self.kernel, self.stride, self.padding, self.dilation)
+        return (self.out_channels, *window)
+
+    def num_params(self, shapes: tuple[Shape, ...], out: Shape) -> int:
+        per_unit = shapes[0][0] // self.groups * prod(self.kernel) + self.bias
+        return self.out_channels * per_unit
+
+    def num_macs(self, shapes: tuple[Shape, ...], out: Shape) -> int:
+        return prod(out) * (shapes[0][0] // self.groups) * prod(self.kernel)
+
+    def describe(self) -> str:
+        groups = "" if self.groups == 1 else f" groups {self.groups}"
+        return f"Conv {_window_text(self)}{groups}"
+
+
+class Linear(Op, frozen=True, tag="linear"):
+    """Fully connected layer on a feature vector."""
+
+    out_features: Width
+    bias: bool = True
+    routing: ClassVar[Routing] = "makes"
+
+    def infer(self, shapes: tuple[Shape, ...]) -> Shape:
+        if len(shapes[0]) != 1:
+            raise OpError(f"a linear layer reads (features,), got {shapes[0]}; flatten it first")
+        if self.num_params(shapes, ()) > MAX_ELEMENTS:
+            raise OpError(f"more than {MAX_ELEMENTS} weights")
+        return (self.out_features,)
+
+    def num_params(self, shapes: tuple[Shape, ...], out: Shape) -> int:
+        return self.out_features * (shapes[0][0] + self.bias)
+
+    def num_macs(self, shapes: tuple[Shape, ...], out: Shape) -> int:
+        return self.out_features * shapes[0][0]
+
+
+class Norm(Op, frozen=True, tag="norm"):
+    """Batch normalisation with learned scale and shift per channel."""
+
+    eps: Annotated[float, Meta(gt=0, le=1)] = 1e-5
+
+    def num_params(self, shapes: tuple[Shape, ...], out: Shape) -> int:
+        return 2 * shapes[0][0]
+
+    def describe(self) -> str:
+        return "BatchNorm"
+
+
+class Activation(Op, frozen=True, tag="activation"):
+    """Elementwise nonlinearity."""
+
+    function: ActivationFunction = "relu"
+
+    def describe(self) -> str:
+        return self.function
+
+
+class Pool(Op, frozen=True, tag="pool"):
+    """Max or average pooling over a window; the stride defaults to the kernel."""
+
+    kernel: Extents
+    mode: Literal["max", "avg"] = "max"
+    stride: Extents = ()
+    padding: Paddings = ()
+
+    def __post_init__(self) -> None:
+        _fill_window_defaults(self, {"stride": self.kernel, "padding": 0})
+        if any(2 * p > k for p, k in zip(self.padding, self.kernel, strict=True)):
+            raise OpError(f"padding {self.padding} is more than half of kernel {self.kernel}")
+
+    def infer(self, shapes: tuple[Shape, ...]) -> Shape:
+        channels, *extents = shapes[0]
+        if len(extents) != len(self.kernel):
+            raise OpError(f"a {len(self.kernel)}-D pooling cannot read shape {shapes[0]}")
+        ones = (1,) * len(self.kernel)
+        return (channels, *_slide(tuple(extents), self.kernel, self.stride, self.padding, ones))
+
+    def describe(self) -> str:
+        return f"{self.mode}-pool {_window_text(self)}"
+
+
+class GlobalPool(Op, frozen=True, tag="global_pool"):
+    """Pools every spatial extent down to 1; keeps the dimensions, so `Multiply` can gate with it."""
+
+    mode: Literal["max", "avg"] = "avg"
+
+    def infer(self, shapes: tuple[Shape, ...]) -> Shape:
+        if len(shapes[0]) < 2:
+            raise OpError(f"global pooling reads a shape with spatial extents, got {shapes[0]}")
+        return (shapes[0][0],) + (1,) * (len(shapes[0]) - 1)
+
+    def describe(self) -> str:
+        return f"global {self.mode}-pool"
+
+
+class Flatten(Op, frozen=True, tag="flatten"):
+    """All elements as one feature vector, channel by channel."""
+
+    routing: ClassVar[Routing] = "spreads"
+
+    def infer(self, shapes: tuple[Shape, ...]) -> Shape:
+        return (prod(shapes[0]),)
+
+
+class _Elementwise(Op, frozen=True, tag=False):
+    """Elementwise combination; an input whose spatial extents are all 1 is broadcast."""
+
+    routing: ClassVar[Routing] = "ties"
+    num_inputs: ClassVar[tuple[int, int]] = (2, 1024)
+
+    def infer(self, shapes: tuple[Shape, ...]) -> Shape:
+        widest = max(shapes, key=prod)
+        point = (widest[0],) + (1,) * (len(widest) - 1)
+        for shape in shapes:
+            if shape not in (widest, point):
+                raise OpError(f"shapes {shape} and {widest} do not fit together")
+        return widest
+
+
+class Add(_Elementwise, frozen=True, tag_field="kind", tag="add"):
+    """Sum of the inputs."""
+
+
+class Multiply(_Elementwise, frozen=True, tag_field="kind", tag="multiply"):
+    """Product of the inputs (gates, squeeze-and-excitation)."""
+
+
+class Concat(Op, frozen=True, tag="concat"):
+    """The inputs side by side along the channels."""
+
+    routing: ClassVar[Routing] = "joins"
+    num_inputs: ClassVar[tuple[int, int]] = (2, 1024)
+
+    def infer(self, shapes: tuple[Shape, ...]) -> Shape:
+        for shape in shapes:
+            if len(shape) != len(shapes[0]) or shape[1:] != shapes[0][1:]:
+                raise OpError(f"shapes {shape} and {shapes[0]} differ beyond their channels")
+        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+
+class Dropout(Op, frozen=True, tag="dropout"):
+    """Zeroes each element with probability `rate` while training."""
+
+    rate: Annotated[float, Meta(ge=0, lt=1)] = 0.5
+
+
+class Output(Op, frozen=True, tag="output"):
+    """Marks the vector of class scores (logits)."""
+
+    def infer(self, shapes: tuple[Shape, ...]) -> Shape:
+        if len(shapes[0]) != 1:
+            raise OpError(f"the output reads class scores (classes,), got {shapes[0]}")
+        return shapes[0]
+
+
+AnyOp = (
+    Input
+    | Conv
+    | Linear
+    | Norm
+    | Activation
+    | Pool
+    | GlobalPool
+    | Flatten
+    | Add
+    | Multiply
+    | Concat
+    | Dropout
+    | Output
+)
+"""Every operation: what a genome's JSON may hold."""

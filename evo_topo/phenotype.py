@@ -1,0 +1,128 @@
+"""Genome to network: `build` gives an ordinary torch module whose forward is plain code."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.fx import Graph, GraphModule
+from torch.fx import Node as FxNode
+
+from evo_topo.genome import Genome, Node
+from evo_topo.ops import (
+    Activation,
+    Add,
+    AnyOp,
+    Conv,
+    Dropout,
+    GlobalPool,
+    Linear,
+    Norm,
+    Pool,
+    Shape,
+)
+
+_CONV: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d}
+_NORM: dict[int, Callable[..., nn.Module]] = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
+_POOL: dict[tuple[str, int], Callable[..., nn.Module]] = {
+    ("max", 1): nn.MaxPool1d,
+    ("max", 2): nn.MaxPool2d,
+    ("avg", 1): nn.AvgPool1d,
+    ("avg", 2): nn.AvgPool2d,
+}
+_GLOBAL_POOL: dict[tuple[str, int], Callable[..., nn.Module]] = {
+    ("max", 1): nn.AdaptiveMaxPool1d,
+    ("max", 2): nn.AdaptiveMaxPool2d,
+    ("avg", 1): nn.AdaptiveAvgPool1d,
+    ("avg", 2): nn.AdaptiveAvgPool2d,
+}
+_ACTIVATION: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "hardswish": nn.Hardswish,
+    "hardsigmoid": nn.Hardsigmoid,
+}
+
+
+def build(genome: Genome, seed: int = 0) -> GraphModule:
+    """Builds the network of a genome.
+
+    Args:
+        genome: The network as data.
+        seed: Seed of the weights (torch's defaults); the global random state stays as it was.
+
+    Returns:
+        A module from inputs of shape ``(batch, *genome.input_shape)`` to logits of shape
+        ``(batch, genome.num_classes)``. Its submodules bear the names of the nodes, and ``.code``
+        shows the forward pass.
+    """
+    root = nn.Module()
+    graph = Graph()
+    values: dict[str, FxNode] = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for node in genome.nodes:
+            reads = [values[name] for name in node.inputs]
+            values[node.name] = _emit(genome, node, reads, root, graph)
+    return GraphModule(root, graph, class_name="Network")
+
+
+def _emit(genome: Genome, node: Node, reads: list[FxNode], root: nn.Module, graph: Graph) -> FxNode:
+    """Adds one node's code to the graph, and its module to the root where it has one."""
+    match node.op.routing, reads:
+        case _, []:
+            return graph.placeholder(node.name)
+        case "ties", [*_]:
+            combine = operator.add if isinstance(node.op, Add) else operator.mul
+            total = reads[0]
+            for read in reads[1:]:
+                total = graph.call_function(combine, (total, read))
+            return total
+        case "joins", [*_]:
+            return graph.call_function(torch.cat, (reads, 1))
+        case "spreads", [read]:
+            return graph.call_function(torch.flatten, (read, 1))
+    shape = genome.shapes[node.inputs[0]]
+    module = _module(node.op, shape)
+    if module is None:
+        return graph.output(reads[0])
+    root.add_module(node.name, module)
+    return graph.call_module(node.name, (reads[0],))
+
+
+def _module(op: AnyOp, shape: Shape) -> nn.Module | None:
+    """The torch module of an operation that reads the given shape; None for the output."""
+    dims = len(shape) - 1
+    match op:
+        case Conv():
+            return _CONV[dims](
+                shape[0],
+                op.out_channels,
+                op.kernel,
+                op.stride,
+                op.padding,
+                op.dilation,
+                op.groups,
+                op.bias,
+            )
+        case Linear():
+            return nn.Linear(shape[0], op.out_features, op.bias)
+        case Norm():
+            return _NORM[dims](shape[0], eps=op.eps)
+        case Activation():
+            return _ACTIVATION[op.function]()
+        case Pool():
+            return _POOL[op.mode, dims](op.kernel, op.stride, op.padding)
+        case GlobalPool():
+            return _GLOBAL_POOL[op.mode, dims](1)
+        case Dropout():
+            return nn.Dropout(op.rate)
+    return None

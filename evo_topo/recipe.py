@@ -1,0 +1,79 @@
+"""How a network trains: plain numbers, no torch."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one network trains: stochastic gradient descent over a fixed number of examples.
+
+    Training is measured in examples, not epochs, so that equal recipes mean equal compute
+    whatever the size of the data set.
+
+    Raises:
+        ValueError: If a field is out of its range, not finite, or not a whole number where
+            one is needed.
+    """
+
+    examples: int
+    """Training examples that a network sees, counted with repetition."""
+
+    batch_size: int = 64
+    """Examples per optimiser step."""
+
+    learning_rate: float
+    """Largest learning rate, reached at the end of the warm-up."""
+
+    momentum: float = 0.9
+    """Nesterov momentum."""
+
+    weight_decay: float = 5e-4
+    """L2 penalty on weight matrices and kernels; biases and BatchNorm parameters have none."""
+
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises linearly to its largest value."""
+
+    crop_padding: int = 0
+    """Each training image is shifted at random by up to this many pixels, filled with zeros."""
+
+    flip: bool = False
+    """Mirror each training image left to right with probability one half."""
+
+    label_smoothing: float = 0.0
+    """Share of the target probability that is spread evenly over all classes."""
+
+    calibration_examples: int = 1024
+    """Training examples on which BatchNorm statistics are re-estimated."""
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("examples", 1),
+            ("batch_size", 2),  # BatchNorm needs two values to take a variance
+            ("crop_padding", 0),
+            ("calibration_examples", 2),
+        ):
+            _check_whole(name, getattr(self, name), low)
+        if not 0 < self.learning_rate < math.inf:  # written so that NaN fails as well
+            raise ValueError(f"learning_rate: expected a positive finite number, got {self.learning_rate!r}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay: expected a finite number >= 0, got {self.weight_decay!r}")
+        for name in ("momentum", "warmup", "label_smoothing"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(f"{name}: expected 0 <= {name} < 1, got {value!r}")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps: ``examples / batch_size`` to the nearest whole number, at least 1.
+
+        Every batch is full (a stray last example would give BatchNorm nothing to average), so
+        the examples seen are ``steps * batch_size``.
+        """
+        return max(1, round(self.examples / self.batch_size))
+
+
+def _check_whole(name: str, value: object, low: int) -> None:
+    """Raises ValueError unless ``value`` is an int of at least ``low``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{name}: expected a whole number >= {low}, got {value!r}")

@@ -1,0 +1,307 @@
+"""Training of one network, on one screen: the data set lives on the device, as tensors."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from evo_topo.recipe import Recipe
+from evo_topo.task import Split, Task
+
+_CHECK_EVERY = 20  # steps between looks at the loss: each look waits for the device
+_CALIBRATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training cost and where it ended.
+
+    Attributes:
+        examples: Training examples seen, counted with repetition.
+        steps: Optimiser steps.
+        seconds: Wall-clock time.
+        loss: Mean training loss of the last steps (up to 20), in nats, with augmentation and
+            label smoothing as the recipe asks.
+    """
+
+    examples: int
+    steps: int
+    seconds: float
+    loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How well a network does on a split.
+
+    Attributes:
+        loss: Mean cross-entropy, in nats; NaN if the network yields NaN.
+        accuracy: Share of examples whose largest logit is the target's.
+        correct: Bool (N,) on the CPU, in the order of the split, to compare networks in pairs.
+    """
+
+    loss: float
+    accuracy: float
+    correct: Tensor
+
+
+class Diverged(ArithmeticError):
+    """The training loss left every sensible range.
+
+    Attributes:
+        step: Optimiser steps done when it was noticed.
+        value: Mean loss of the last steps (up to 20), in nats.
+    """
+
+    def __init__(self, step: int, value: float) -> None:
+        super().__init__(step, value)  # these arguments rebuild it in another process
+        self.step, self.value = step, value
+
+    def __str__(self) -> str:
+        return f"training loss {self.value:.3g} at step {self.step}; lower the learning rate"
+
+
+def train(
+    model: nn.Module, task: Task, recipe: Recipe, seed: int, device: torch.device | None = None
+) -> TrainingResult:
+    """Trains a network in place: SGD with Nesterov momentum, warm-up, then linear decay to zero.
+
+    On the CPU the same seed and number of threads give the same weights. torch's own random
+    state is left as it was, and so are the training flags of the model.
+
+    Args:
+        model: Maps normalised inputs (B, ...) to logits (B, classes); float32.
+        task: What to learn; its training split is used.
+        recipe: How to train.
+        seed: Decides batches, augmentation and dropout.
+        device: Where to train; by default where the model is. The model stays there.
+
+    Returns:
+        What it cost and the loss at its end.
+
+    Raises:
+        Diverged: If the loss becomes NaN, infinite or above ten times that of a blind guess.
+        ValueError: If the recipe shifts or flips inputs that are no images.
+    """
+    if (recipe.crop_padding or recipe.flip) and len(task.input_shape) != 3:
+        raise ValueError(
+            f"crop_padding and flip: expected images (C, H, W), got inputs {task.input_shape} "
+            f"of task {task.name!r}; set crop_padding=0 and flip=False"
+        )
+    started = time.perf_counter()
+    device = device or _device_of(model)
+    model.to(device).to(memory_format=torch.channels_last)
+    losses: deque[Tensor] = deque(maxlen=_CHECK_EVERY)
+    loss = math.nan
+    with _mode(model, training=True), _own_randomness(device, seed):
+        generator = torch.Generator(device).manual_seed(seed)
+        steps = _steps(model, task.to(device), recipe, generator)
+        for step, batch_loss in enumerate(steps, start=1):
+            losses.append(batch_loss)
+            if step % _CHECK_EVERY == 0 or step == recipe.steps:
+                loss = torch.stack(tuple(losses)).mean().item()
+                if not loss <= 10 * math.log(task.num_classes):  # true for NaN, too
+                    raise Diverged(step, loss)
+    model.to(memory_format=torch.contiguous_format)  # as weights are stored
+    seconds = time.perf_counter() - started
+    return TrainingResult(recipe.steps * recipe.batch_size, recipe.steps, seconds, loss)
+
+
+def _steps(model: nn.Module, task: Task, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
+    """Trains step by step; yields each step's loss (), still on the device."""
+    device = generator.device
+    optimiser = _optimiser(model, recipe)
+    batches = index_batches(len(task.train.targets), recipe.batch_size, recipe.steps, generator)
+    for step, index in enumerate(batches):
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.learning_rate * rate_factor(step, recipe.steps, recipe.warmup)
+        inputs, targets = task.train.inputs[index], task.train.targets[index]
+        if recipe.crop_padding or recipe.flip:
+            inputs = shift_and_flip(inputs, recipe.crop_padding, recipe.flip, generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
+            logits = model(_normalised(task, inputs)).float()
+        loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+        yield loss.detach()
+
+
+def rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Learning rate of a step as a share of the largest: a linear rise, then a linear fall.
+
+    Args:
+        step: From 0 to ``steps - 1``.
+        steps: Steps of the whole training.
+        warmup: Share of the steps in which it rises. After the last step it would be zero.
+    """
+    rising = round(warmup * steps)
+    return (step + 1) / rising if step < rising else (steps - step) / (steps - rising)
+
+
+def index_batches(count: int, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Full batches of example indices, int64 (batch_size,), from one permutation after another.
+
+    Args:
+        count: Examples in the training split.
+        batch_size: Indices in a batch; a batch may reach into the next permutation.
+        steps: Number of batches.
+        generator: Source of randomness; the batches lie on its device.
+    """
+    pool = torch.empty(0, dtype=torch.int64, device=generator.device)
+    for _ in range(steps):
+        while len(pool) < batch_size:
+            epoch = torch.randperm(count, generator=generator, device=generator.device)
+            pool = torch.cat((pool, epoch))
+        yield pool[:batch_size]
+        pool = pool[batch_size:]
+
+
+def shift_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Shifts each image by its own random offset and mirrors half of them.
+
+    Args:
+        images: Raw images (N, C, H, W), of any type, on the generator's device.
+        padding: Largest shift in pixels, in each direction; what moves in is zero.
+        flip: Whether to mirror left to right with probability one half.
+        generator: Source of randomness.
+
+    Returns:
+        New images, of the same shape and type.
+    """
+    count, _, height, width = images.shape
+    device = images.device
+
+    def draw(upper: int) -> Tensor:
+        return torch.randint(upper, (count, 1), generator=generator, device=device)
+
+    rows = torch.arange(height, device=device) + draw(2 * padding + 1)
+    columns = torch.arange(width, device=device) + draw(2 * padding + 1)
+    if flip:
+        columns = torch.where(draw(2) == 1, columns.flip(1), columns)
+    padded = F.pad(images, (padding,) * 4)
+    example = torch.arange(count, device=device)[:, None, None]
+    # indexing around the channel slice yields (N, H, W, C): channels_last, once permuted
+    return padded[example, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def reestimate_batchnorm(model: nn.Module, task: Task, examples: int, seed: int) -> None:
+    """Measures the statistics of every BatchNorm layer afresh, in place.
+
+    They become the plain average over batches of training examples without augmentation.
+    Dropout is off, as when the statistics are used. A model without BatchNorm is left alone.
+
+    Args:
+        model: The network.
+        task: Its training split is used.
+        examples: How many different training examples, at most all of them.
+        seed: Decides which.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    count = len(task.train.targets)
+    chosen = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:examples]
+    with _mode(model, training=False), torch.no_grad():
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.train()
+                norm.momentum = None  # torch's word for a cumulative average
+            # batches of (nearly) one size, because the average weighs them alike
+            for index in chosen.tensor_split(math.ceil(len(chosen) / _CALIBRATION_BATCH)):
+                inputs = task.train.inputs[index.to(task.train.inputs.device)]
+                model(_normalised(task, inputs.to(_device_of(model))))
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+
+
+def evaluate(model: nn.Module, split: Split, task: Task, batch_size: int = 1000) -> Evaluation:
+    """Measures a network on a split, in evaluation mode and float32; the model is unchanged.
+
+    Args:
+        model: Maps normalised inputs (B, ...) to logits (B, classes).
+        split: The examples.
+        task: Says how inputs are normalised.
+        batch_size: Examples at a time; bounds the memory.
+    """
+    device = _device_of(model)
+    loss, correct = 0.0, []
+    batches = zip(*(torch.split(t, batch_size) for t in split), strict=True)
+    with _mode(model, training=False), torch.inference_mode():
+        for inputs, targets in batches:
+            logits = model(_normalised(task, inputs.to(device))).float()
+            targets = targets.to(device)
+            loss += F.cross_entropy(logits, targets, reduction="sum").item()
+            correct.append((logits.argmax(1) == targets).cpu())
+    right = torch.cat(correct)
+    return Evaluation(loss / len(right), int(right.sum()) / len(right), right)
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 pays on a device: on the CPU it needs AMX or AVX512-BF16.
+
+    Args:
+        device: The device.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+    return False
+
+
+def _normalised(task: Task, inputs: Tensor) -> Tensor:
+    """What the network reads; images in channels_last, in which convolutions run faster."""
+    normal = task.normalise(inputs)
+    return normal.contiguous(memory_format=torch.channels_last) if normal.ndim == 4 else normal
+
+
+def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """SGD that decays kernels and matrices, and neither biases nor BatchNorm parameters."""
+    learned = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learned if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    nesterov = recipe.momentum > 0  # torch refuses the combination with zero
+    return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=nesterov)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def _mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Sets the training flag of every module, and gives each its own back afterwards."""
+    flags = {module: module.training for module in model.modules()}
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+
+
+@contextmanager
+def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
+    """Seeds what dropout draws from, and puts torch's random state back afterwards."""
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        # not torch.manual_seed, which reaches every device of the computer
+        torch.default_generator.manual_seed(seed)
+        for one in cuda:
+            with torch.cuda.device(one):
+                torch.cuda.manual_seed(seed)
+        yield

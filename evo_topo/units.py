@@ -1,0 +1,273 @@
+"""Units and the groups that tie them.
+
+A *unit* is a set of channels that can only live or die together. Every channel that an operation
+makes is a slot; slots are united where an Add or Multiply combines them, and where a grouped
+convolution reads some and makes others (its k-th block of inputs with its k-th block of outputs, which
+covers depthwise ones). The classes that result are the units. Units whose makers are connected form a
+*unit group*, named after its first maker. Input units and class scores are fixed: no unit holds them.
+
+A *unit map* says, per group, from which parent unit each child unit comes: prune omits, split repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import NamedTuple
+
+from evo_topo.genome import Genome, Node
+from evo_topo.ops import Conv, Input, Linear, Output
+
+UnitMap = Mapping[str, Sequence[int]]
+Member = tuple[str, int] | None
+"""The group and unit that a channel belongs to; None where it is fixed."""
+
+
+class UnitGroup(NamedTuple):
+    """Units tied together.
+
+    Attributes:
+        name: Name of the first node that makes them.
+        makers: For each node that makes them: for each unit, its output channels there.
+        splittable: For each unit, whether repeating it keeps all tied channels aligned.
+    """
+
+    name: str
+    makers: dict[str, tuple[tuple[int, ...], ...]]
+    splittable: tuple[bool, ...]
+
+    @property
+    def width(self) -> int:
+        """Number of units."""
+        return len(self.splittable)
+
+
+class UnitTable(NamedTuple):
+    """All units of a genome.
+
+    Attributes:
+        groups: Free unit groups by name, in node order.
+        members: For each node's output: for each channel, its (group, unit), or None where fixed.
+            Channels of a flattened tensor count one by one.
+    """
+
+    groups: dict[str, UnitGroup]
+    members: dict[str, list[Member]]
+
+
+def unit_table(genome: Genome) -> UnitTable:
+    """Finds every unit of a genome in one pass; computed once per genome."""
+    table = genome.__dict__.get("_unit_table")
+    if table is None:
+        table = genome.__dict__["_unit_table"] = _Finder(genome).table()
+    return table
+
+
+def is_maker(node: Node) -> bool:
+    """Whether a node makes units of its own (Input included)."""
+    return isinstance(node.op, Conv | Linear | Input)
+
+
+def mixes_units(node: Node) -> bool:
+    """Whether a node reads all units into each of its own: where a masked unit is felt."""
+    return isinstance(node.op, Linear) or (isinstance(node.op, Conv) and node.op.groups == 1)
+
+
+class _Finder:
+    """Union-find over channel slots (Tarjan 1975), fed node by node."""
+
+    def __init__(self, genome: Genome) -> None:
+        self.genome = genome
+        self.parent: list[int] = []
+        self.maker_of: list[str] = []  # by slot
+        self.slots: dict[str, range] = {}  # by maker
+        self.layout: dict[str, Sequence[int]] = {}  # slots of every node's output, channel by channel
+        self.fixed: set[int] = set()
+        self.blocks: set[int] = set()  # slots that a grouped convolution holds in blocks
+        for node in genome.nodes:
+            self.layout[node.name] = self._route(node)
+
+    def find(self, slot: int) -> int:
+        parent = self.parent
+        while parent[slot] != slot:
+            parent[slot] = slot = parent[parent[slot]]
+        return slot
+
+    def unite(self, first: Sequence[int], second: Sequence[int]) -> None:
+        parent, find = self.parent, self.find
+        for a, b in zip(first, second, strict=True):
+            a, b = find(a), find(b)
+            if a != b:
+                parent[max(a, b)] = min(a, b)
+
+    def _route(self, node: Node) -> Sequence[int]:
+        genome, layout = self.genome, self.layout
+        shape, routing = genome.shapes[node.name], node.op.routing
+        if routing == "makes":
+            return self._make(node, shape[0])
+        if routing == "ties":
+            first, *others = [layout[name] for name in node.inputs]
+            for other in others:
+                if other is not first:
+                    self.unite(first, other)
+            return first
+        if routing == "joins":
+            return [slot for name in node.inputs for slot in layout[name]]
+        read = layout[node.inputs[0]]
+        if routing == "spreads":
+            size = prod(genome.shapes[node.inputs[0]][1:])
+            return [slot for slot in read for _ in range(size)] if size > 1 else read
+        if isinstance(node.op, Output):
+            self.fixed.update(read)
+        return read
+
+    def _make(self, node: Node, width: int) -> range:
+        start = len(self.parent)
+        slots = self.slots[node.name] = range(start, start + width)
+        self.parent.extend(slots)
+        self.maker_of.extend([node.name] * width)
+        if isinstance(node.op, Input):
+            self.fixed.update(slots)
+        elif isinstance(node.op, Conv) and node.op.groups > 1:
+            self._tie_blocks(self.layout[node.inputs[0]], slots, node.op.groups)
+        return slots
+
+    def _tie_blocks(self, read: Sequence[int], made: range, groups: int) -> None:
+        reads, makes = len(read) // groups, len(made) // groups
+        for k in range(groups):
+            block = [*read[k * reads : (k + 1) * reads], *made[k * makes : (k + 1) * makes]]
+            self.unite(block[:-1], block[1:])
+        if reads > 1 or makes > 1:
+            self.blocks.update(read, made)
+
+    def table(self) -> UnitTable:
+        roots = [self.find(slot) for slot in range(len(self.parent))]
+        fixed = {roots[slot] for slot in self.fixed}
+        home = self._connect_makers(roots)
+        unit_of: dict[int, tuple[str, int]] = {}
+        widths = dict.fromkeys(home.values(), 0)
+        for slot, root in enumerate(roots):
+            if slot == root and root not in fixed:  # the root of a class is its first slot
+                group = home[self.maker_of[slot]]
+                unit_of[root] = (group, widths[group])
+                widths[group] += 1
+        of_slot = [unit_of.get(root) for root in roots]
+        placed: dict[str, dict[str, tuple[tuple[int, ...], ...]]] = {}
+        for maker, slots in self.slots.items():
+            if width := widths[home[maker]]:
+                held = of_slot[slots.start : slots.stop]
+                if any(held):
+                    placed.setdefault(home[maker], {})[maker] = _channels_by_unit(held, width)
+        stuck = {unit_of[root] for root in self._misaligned(roots) if root in unit_of}
+        groups = {
+            name: UnitGroup(name, makers, tuple([(name, u) not in stuck for u in range(widths[name])]))
+            for name, makers in placed.items()
+        }
+        shared: dict[int, list[Member]] = {}  # carried layouts are one object
+        for layout in self.layout.values():
+            if id(layout) not in shared:
+                shared[id(layout)] = [of_slot[slot] for slot in layout]
+        return UnitTable(groups, {name: shared[id(at)] for name, at in self.layout.items()})
+
+    def _connect_makers(self, roots: list[int]) -> dict[str, str]:
+        """The group name of each maker: the first maker that its slots are connected with."""
+        up = {maker: maker for maker in self.slots}
+
+        def find(maker: str) -> str:
+            while up[maker] != maker:
+                up[maker] = maker = up[up[maker]]
+            return maker
+
+        for slot, root in enumerate(roots):
+            if root != slot:
+                a, b = find(self.maker_of[slot]), find(self.maker_of[root])
+                if a != b:
+                    first, second = sorted((a, b), key=lambda maker: self.slots[maker].start)
+                    up[second] = first
+        return {maker: find(maker) for maker in up}
+
+    def _misaligned(self, roots: list[int]) -> set[int]:
+        """Units whose repetition would misalign channels that are tied or read in blocks.
+
+        A unit that holds several channels of one maker, or of one block, is repeated block by block;
+        that stays aligned only while each tensor holds the block as one unbroken run.
+        """
+        stuck: set[int] = set()
+        several = {roots[slot] for slot in self.blocks}
+        for slots in self.slots.values():
+            held = [roots[slot] for slot in slots]
+            if len(set(held)) == len(held):
+                continue
+            seen: set[int] = set()
+            for before, root in zip([-1, *held], held, strict=False):
+                if root in seen:
+                    several.add(root)
+                    if root != before:
+                        stuck.add(root)
+                seen.add(root)
+        if several:
+            for node in self.genome.nodes:
+                if node.op.routing == "joins":
+                    pieces: set[int] = set()
+                    for name in node.inputs:
+                        piece = {roots[slot] for slot in self.layout[name]} & several
+                        stuck |= piece & pieces
+                        pieces |= piece
+        return stuck
+
+
+def _channels_by_unit(held: Sequence[Member], width: int) -> tuple[tuple[int, ...], ...]:
+    """For each of a group's units, the channels of one maker that it holds."""
+    channels: list[list[int]] = [[] for _ in range(width)]
+    for channel, member in enumerate(held):
+        if member is not None:
+            channels[member[1]].append(channel)
+    return tuple([tuple(at) for at in channels])
+
+
+def channel_origins(genome: Genome, unit_map: UnitMap) -> dict[str, list[int]]:
+    """Where every channel of every tensor of the child comes from, after a change of units.
+
+    Args:
+        genome: The parent.
+        unit_map: Per changed group: for each unit of the child, the parent's unit, in order.
+
+    Returns:
+        For each node: for each channel of the child's tensor, the channel of the parent's tensor
+        that it comes from. Copies of a block of channels stand right behind it, in every tensor, so
+        tied tensors stay aligned.
+    """
+    table = unit_table(genome)
+    copies = {(group, unit): 0 for group in unit_map for unit in range(table.groups[group].width)}
+    for group, units in unit_map.items():
+        for unit in units:
+            copies[group, unit] += 1
+    origins: dict[str, list[int]] = {}
+    for node in genome.nodes:
+        if is_maker(node):
+            origins[node.name] = _repeat_runs(table.members[node.name], copies)
+        elif node.op.routing == "joins":
+            origins[node.name] = joined = []
+            start = 0
+            for name in node.inputs:
+                joined.extend([start + channel for channel in origins[name]])
+                start += genome.shapes[name][0]
+        elif node.op.routing == "spreads":
+            size = prod(genome.shapes[node.inputs[0]][1:])
+            read = origins[node.inputs[0]]
+            origins[node.name] = [c * size + i for c in read for i in range(size)]
+        else:
+            origins[node.name] = origins[node.inputs[0]]
+    return origins
+
+
+def _repeat_runs(members: Sequence[Member], copies: Mapping[tuple[str, int], int]) -> list[int]:
+    """Channel numbers, each run of one unit's channels as often as the unit has copies."""
+    channels: list[int] = []
+    start = 0
+    for end in range(1, len(members) + 1):
+        if end == len(members) or members[end] != members[start] or members[start] is None:
+            unit = members[start]
+            channels.extend([*range(start, end)] * (1 if unit is None else copies.get(unit, 1)))
+            start = end
+    return channels
