@@ -79,7 +79,8 @@ def _emit(genome: Genome, node: Node, reads: list[FxNode], root: nn.Module, grap
     """Adds one node's code to the graph, and its module to the root where it has one."""
     match node.op.routing, reads:
         case _, []:
-            return graph.placeholder(node.name)
+            placeholder: FxNode = graph.placeholder(node.name)
+            return placeholder
         case "ties", [*_]:
             combine = operator.add if isinstance(node.op, Add) else operator.mul
             total = reads[0]

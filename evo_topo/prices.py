@@ -1,0 +1,31 @@
+"""What edits of one trained network are predicted to cost: plain numbers, so choosing needs no torch."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class UnitPrices(Struct, frozen=True, forbid_unknown_fields=True):
+    """Predicted loss changes of removing units of one group.
+
+    Attributes:
+        order: Units, the cheapest to remove first; each was chosen given those before it.
+        cumulative: Predicted loss change when the first 1, 2, ... units of `order` are removed together.
+    """
+
+    order: tuple[int, ...]
+    cumulative: tuple[float, ...]
+
+
+class Prices(Struct, frozen=True, forbid_unknown_fields=True):
+    """Price list of one trained network.
+
+    Attributes:
+        criterion: What predicted them, such as ``obd``.
+        units: By unit group.
+        layers: Predicted loss change of bypassing a layer, by the name of its Conv or Linear node.
+    """
+
+    criterion: str
+    units: dict[str, UnitPrices]
+    layers: dict[str, float]

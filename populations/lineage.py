@@ -1,0 +1,254 @@
+"""The lineage of a run: every individual that ever lived, in one SQLite file.
+
+A run folder holds ``config.json``, ``lineage.db``, ``weights/ID.safetensors``, ``front.json`` and
+``figures/``. The driver is the only writer. Nothing in the folder is pickled, so a run from a stranger
+is safe to open.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from evo_topo.edits import AnyEdit, EditError, edit_from_json
+from evo_topo.genome import Genome, GenomeError
+from evo_topo.prices import Prices
+from populations.individual import Individual, Outcome
+
+DATABASE = "lineage.db"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS individual (
+    id INTEGER PRIMARY KEY,
+    parent INTEGER REFERENCES individual (id),
+    generation INTEGER NOT NULL,
+    edit TEXT,
+    genome TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    predicted_loss_change REAL,
+    status TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    inherited_loss REAL,
+    loss REAL,
+    accuracy REAL,
+    correct TEXT NOT NULL,
+    macs INTEGER NOT NULL,
+    flops INTEGER NOT NULL,
+    params INTEGER NOT NULL,
+    examples INTEGER NOT NULL,
+    training_flops INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    inherited_examples INTEGER NOT NULL,
+    inherited_training_flops INTEGER NOT NULL,
+    inherited_seconds REAL NOT NULL,
+    device TEXT NOT NULL,
+    weights_sha256 TEXT NOT NULL,
+    prices TEXT
+) STRICT;
+CREATE TABLE IF NOT EXISTS population (
+    generation INTEGER NOT NULL,
+    id INTEGER NOT NULL REFERENCES individual (id),
+    PRIMARY KEY (generation, id)
+) STRICT;
+CREATE TABLE IF NOT EXISTS clock (
+    generation INTEGER PRIMARY KEY,
+    seconds REAL NOT NULL
+) STRICT;
+"""
+
+
+class LineageError(ValueError):
+    """A run folder cannot be read; the message says what is wrong with it."""
+
+
+class Lineage:
+    """The individuals and populations of one run.
+
+    Args:
+        run_dir: The run folder; the database is made in it unless `read_only`.
+        read_only: Open an existing run for analysis only.
+
+    Raises:
+        LineageError: When there is no run, or its database is damaged.
+    """
+
+    def __init__(self, run_dir: Path, read_only: bool = False) -> None:
+        self.run_dir = run_dir
+        path = run_dir / DATABASE
+        if read_only and not path.is_file():
+            raise LineageError(f"{run_dir} is no run folder: it holds no {DATABASE}")
+        try:
+            mode = "ro" if read_only else "rwc"
+            self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
+            if not read_only:
+                # One fsync a commit costs nothing at one commit a child, and outlives a power loss.
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise LineageError(f"{path} cannot be opened: {error}") from None
+
+    def close(self) -> None:
+        """Closes the database."""
+        self._db.close()
+
+    def __enter__(self) -> Lineage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, individual: Individual) -> None:
+        """Stores an individual durably."""
+        row = _to_row(individual)
+        marks = ", ".join(f":{column}" for column in row)
+        with self._db:
+            self._db.execute(f"INSERT INTO individual ({', '.join(row)}) VALUES ({marks})", row)
+
+    def individuals(self) -> list[Individual]:
+        """Every individual, in order of birth.
+
+        Raises:
+            LineageError: When a stored row is no valid individual.
+        """
+        return [_from_row(row) for row in self._rows("SELECT * FROM individual ORDER BY id")]
+
+    def set_population(self, generation: int, ids: list[int], seconds: float) -> None:
+        """Stores who survived a generation, and the seconds the run had taken by then."""
+        with self._db:
+            self._db.executemany("INSERT INTO population VALUES (?, ?)", [(generation, i) for i in ids])
+            self._db.execute("INSERT INTO clock VALUES (?, ?)", (generation, seconds))
+
+    def populations(self) -> dict[int, list[int]]:
+        """Ids of the survivors of each finished generation, in order."""
+        found: dict[int, list[int]] = {}
+        for row in self._rows("SELECT generation, id FROM population ORDER BY generation, id"):
+            found.setdefault(row["generation"], []).append(row["id"])
+        return found
+
+    def seconds(self) -> dict[int, float]:
+        """Seconds the run had taken at the end of each finished generation."""
+        return {row["generation"]: row["seconds"] for row in self._rows("SELECT * FROM clock")}
+
+    def _rows(self, query: str) -> list[sqlite3.Row]:
+        cursor = self._db.cursor()
+        cursor.row_factory = sqlite3.Row
+        try:
+            return cursor.execute(query).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise LineageError(f"{self.run_dir / DATABASE} cannot be read: {error}") from None
+
+
+def load_run(run_dir: str | Path) -> list[Individual]:
+    """Every individual of a run, in order of birth.
+
+    Args:
+        run_dir: A run folder.
+
+    Raises:
+        LineageError: When it is no run folder, or is damaged.
+    """
+    with Lineage(Path(run_dir), read_only=True) as lineage:
+        return lineage.individuals()
+
+
+def line_of_descent(individuals: list[Individual], id: int) -> list[Individual]:  # noqa: A002
+    """The founder, its child, ... down to one individual.
+
+    Raises:
+        LineageError: When the id, or one of its ancestors, is not among the individuals.
+    """
+    by_id = {individual.id: individual for individual in individuals}
+    line: list[Individual] = []
+    current: int | None = id
+    while current is not None:
+        if current not in by_id or len(line) > len(by_id):
+            raise LineageError(f"there is no individual {current}; ids are 0 to {max(by_id, default=0)}")
+        line.append(by_id[current])
+        current = by_id[current].parent
+    return line[::-1]
+
+
+def replay(individuals: list[Individual], id: int) -> Genome:  # noqa: A002
+    """The genome that founder + list of edits gives: equal to the stored one in a sound lineage."""
+    founder, *rest = line_of_descent(individuals, id)
+    genome = founder.genome
+    for individual in rest:
+        genome = genome if individual.edit is None else individual.edit.apply(genome)
+    return genome
+
+
+def _to_row(individual: Individual) -> dict[str, Any]:
+    outcome = individual.outcome
+    return {
+        "id": individual.id,
+        "parent": individual.parent,
+        "generation": individual.generation,
+        "edit": None if individual.edit is None else individual.edit.to_json(),
+        "genome": individual.genome.to_json(),
+        "fingerprint": individual.genome.fingerprint,
+        "predicted_loss_change": individual.predicted_loss_change,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "inherited_loss": outcome.inherited_loss,
+        "loss": outcome.loss,
+        "accuracy": outcome.accuracy,
+        "correct": outcome.correct,
+        "macs": individual.macs,
+        "flops": individual.flops,
+        "params": individual.params,
+        "examples": outcome.examples,
+        "training_flops": outcome.flops,
+        "seconds": outcome.seconds,
+        "inherited_examples": individual.inherited_examples,
+        "inherited_training_flops": individual.inherited_flops,
+        "inherited_seconds": individual.inherited_seconds,
+        "device": outcome.device,
+        "weights_sha256": outcome.weights_sha256,
+        "prices": None if outcome.prices is None else msgspec.json.encode(outcome.prices).decode(),
+    }
+
+
+def _from_row(row: sqlite3.Row) -> Individual:
+    try:
+        prices = None if row["prices"] is None else msgspec.json.decode(row["prices"], type=Prices)
+        edit: AnyEdit | None = None if row["edit"] is None else edit_from_json(row["edit"])
+        genome = Genome.from_json(row["genome"])
+        outcome = msgspec.convert(
+            {
+                **{name: row[name] for name in _SHARED_COLUMNS},
+                "flops": row["training_flops"],
+            },
+            type=Outcome,
+        )
+    except (GenomeError, EditError, msgspec.ValidationError, msgspec.DecodeError, IndexError) as error:
+        raise LineageError(f"individual {row['id']} of the lineage is damaged: {error}") from None
+    return Individual(
+        id=row["id"],
+        parent=row["parent"],
+        generation=row["generation"],
+        edit=edit,
+        genome=genome,
+        predicted_loss_change=row["predicted_loss_change"],
+        inherited_examples=row["inherited_examples"],
+        inherited_flops=row["inherited_training_flops"],
+        inherited_seconds=row["inherited_seconds"],
+        outcome=msgspec.structs.replace(outcome, prices=prices),
+    )
+
+
+_SHARED_COLUMNS = (
+    "status",
+    "reason",
+    "inherited_loss",
+    "loss",
+    "accuracy",
+    "correct",
+    "examples",
+    "seconds",
+    "device",
+    "weights_sha256",
+)

@@ -1,0 +1,57 @@
+"""The recipe refuses what cannot train and counts its steps."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from evo_topo.recipe import Recipe
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("examples", 0),
+        ("examples", 1000.0),
+        ("examples", True),
+        ("batch_size", 1),
+        ("learning_rate", 0.0),
+        ("learning_rate", math.inf),
+        ("learning_rate", math.nan),
+        ("momentum", 1.0),
+        ("momentum", math.nan),
+        ("weight_decay", -1e-4),
+        ("weight_decay", math.nan),
+        ("warmup", 1.0),
+        ("warmup", -0.1),
+        ("crop_padding", -1),
+        ("label_smoothing", 1.0),
+        ("label_smoothing", math.nan),
+        ("calibration_examples", 1),
+    ],
+)
+def test_unusable_value_is_refused_by_name(field: str, value: float) -> None:
+    fields = {"examples": 1000, "learning_rate": 0.1} | {field: value}
+    with pytest.raises(ValueError, match=f"^{field}: expected .* got {value!r}"):
+        Recipe(**fields)
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch_size", "steps"),
+    [(640, 64, 10), (671, 64, 10), (673, 64, 11), (1, 64, 1)],
+)
+def test_steps_are_full_batches(examples: int, batch_size: int, steps: int) -> None:
+    assert Recipe(examples=examples, batch_size=batch_size, learning_rate=0.1).steps == steps
+
+
+def test_module_needs_only_the_standard_library() -> None:
+    code = (
+        "import runpy, sys; before = set(sys.modules); runpy.run_path(sys.argv[1]); "
+        "print(*{m.split('.')[0] for m in set(sys.modules) - before} - sys.stdlib_module_names)"
+    )
+    path = sys.modules["evo_topo.recipe"].__file__
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""

@@ -1,0 +1,234 @@
+"""Training learns, repeats itself, and each of its parts agrees with a slow reference."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from sklearn.datasets import load_wine
+from torch import nn
+
+from evo_topo.datasets import load_dataset
+from evo_topo.recipe import Recipe
+from evo_topo.task import Task
+from evo_topo.training import (
+    Diverged,
+    evaluate,
+    index_batches,
+    rate_factor,
+    reestimate_batchnorm,
+    shift_and_flip,
+    train,
+)
+
+SHORT = Recipe(examples=1280, learning_rate=0.1)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Task:
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def wine() -> Task:
+    data = load_wine()
+    return Task.from_arrays("wine", data.data, data.target)
+
+
+def conv_net(dropout: float = 0.0) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Dropout(dropout),
+            nn.Flatten(),
+            nn.Linear(512, 10),
+        )
+
+
+def mlp() -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(13, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_digits_are_learned(digits: Task) -> None:
+    model = conv_net()
+    recipe = Recipe(examples=8000, learning_rate=0.1, crop_padding=1)
+    before = evaluate(model, digits.validation, digits)
+    result = train(model, digits, recipe, seed=0)
+    reestimate_batchnorm(model, digits, recipe.calibration_examples, seed=0)
+    after = evaluate(model, digits.validation, digits)
+    assert before.accuracy < 0.3
+    assert after.accuracy >= 0.95
+    assert after.loss < 0.2 < before.loss
+    assert result.loss < 0.3
+    assert (result.steps, result.examples) == (125, 8000)
+    assert result.seconds > 0
+    assert all(p.is_contiguous() for p in model.parameters())
+
+
+def test_features_are_learned(wine: Task) -> None:
+    model = mlp()
+    train(model, wine, Recipe(examples=3000, batch_size=32, learning_rate=0.05), seed=0)
+    assert evaluate(model, wine.validation, wine).accuracy >= 0.9
+
+
+def test_same_seed_same_weights_whatever_the_global_state(digits: Task) -> None:
+    models = [conv_net(dropout=0.5) for _ in range(3)]
+    recipe = Recipe(examples=640, learning_rate=0.1, crop_padding=2, flip=True)
+    for model, seed, state in zip(models, (7, 7, 8), (1, 2, 2), strict=True):
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        train(model, digits, recipe, seed)
+        reestimate_batchnorm(model, digits, 300, seed)
+        evaluate(model, digits.validation, digits)
+        assert torch.equal(before, torch.get_rng_state())
+    assert same_weights(models[0], models[1])
+    assert not same_weights(models[0], models[2])
+
+
+def test_training_flags_come_back(digits: Task) -> None:
+    model = conv_net().train()
+    model[1].eval()
+    flags = [m.training for m in model.modules()]
+    train(model, digits, Recipe(examples=64, learning_rate=0.1), seed=0)
+    reestimate_batchnorm(model, digits, 64, seed=0)
+    evaluate(model, digits.test, digits)
+    assert [m.training for m in model.modules()] == flags
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 40])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 0.99])
+def test_rate_rises_and_falls_in_straight_lines(steps: int, warmup: float) -> None:
+    rising = round(warmup * steps)
+    knots = [(-1, 0.0), (rising - 1, 1.0), (rising, 1.0), (steps, 0.0)]
+    for step in range(steps):
+        left = max((k for k in knots if k[0] <= step), key=lambda k: (k[0], k[1]))
+        right = min((k for k in knots if k[0] > step), key=lambda k: k[0])
+        share = (step - left[0]) / (right[0] - left[0])
+        expected = left[1] + share * (right[1] - left[1])
+        assert rate_factor(step, steps, warmup) == pytest.approx(expected)
+
+
+def test_one_step_is_sgd_by_hand(wine: Task) -> None:
+    """One full-batch step against the update written out, decay on matrices only."""
+    model = nn.Linear(13, 3)
+    reference = copy.deepcopy(model)
+    count = len(wine.train.targets)
+    recipe = Recipe(examples=count, batch_size=count, learning_rate=0.1, weight_decay=0.1, warmup=0)
+    train(model, wine, recipe, seed=0)
+    logits = reference(wine.normalise(wine.train.inputs))
+    nn.functional.cross_entropy(logits, wine.train.targets).backward()
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            decay = 0.1 * parameter if parameter.ndim > 1 else 0
+            # Nesterov's first step is (1 + momentum) times the gradient
+            parameter -= 0.1 * 1.9 * (parameter.grad + decay)
+    torch.testing.assert_close(model.weight, reference.weight)
+    torch.testing.assert_close(model.bias, reference.bias)
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 4), (10, 10), (3, 8)])
+def test_batches_walk_through_permutations(count: int, size: int) -> None:
+    steps = 3 * count
+    batches = list(index_batches(count, size, steps, torch.Generator().manual_seed(0)))
+    assert [b.shape for b in batches] == [(size,)] * steps
+    stream = torch.cat(batches)
+    epochs = stream[: len(stream) // count * count].view(-1, count)
+    assert torch.equal(epochs.sort(1).values, torch.arange(count).expand_as(epochs))
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_every_image_is_a_shifted_or_mirrored_original(digits: Task, padding, flip) -> None:
+    images = digits.train.inputs[:500].repeat(1, 2, 1, 1)
+    images[:, 1] += 100  # a second channel that moves along
+    moved = shift_and_flip(images, padding, flip, torch.Generator().manual_seed(0))
+    assert (moved.shape, moved.dtype) == (images.shape, images.dtype)
+    seen = set()
+    for image, result in zip(images, moved, strict=True):
+        padded = nn.functional.pad(image, (padding,) * 4)
+        variants = {}
+        for y in range(2 * padding + 1):
+            for x in range(2 * padding + 1):
+                window = padded[:, y : y + 8, x : x + 8]
+                variants[y, x, False] = window
+                if flip:
+                    variants[y, x, True] = window.flip(2)
+        matches = [key for key, variant in variants.items() if torch.equal(variant, result)]
+        assert matches
+        seen.update(matches)
+    assert len(seen) == (2 * padding + 1) ** 2 * (1 + flip)  # each variant occurs
+
+
+def test_augmentation_is_refused_without_images(wine: Task) -> None:
+    with pytest.raises(ValueError, match=r"expected images \(C, H, W\), got inputs \(13,\)"):
+        train(mlp(), wine, Recipe(examples=64, learning_rate=0.1, flip=True), seed=0)
+
+
+@pytest.mark.parametrize("examples", [10_000, 897])
+def test_batchnorm_gets_the_mean_and_variance_of_the_data(digits: Task, examples: int) -> None:
+    norm = nn.BatchNorm2d(1)
+    norm.running_mean += 5
+    model = nn.Sequential(norm, nn.Dropout(0.9), nn.BatchNorm2d(1))
+    reestimate_batchnorm(model, digits, examples, seed=0)
+    inputs = digits.normalise(digits.train.inputs)
+    torch.testing.assert_close(norm.running_mean, inputs.mean().view(1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(norm.running_var, inputs.var().view(1), atol=1e-3, rtol=0)
+    # with dropout on, the variance behind it would be about ten
+    torch.testing.assert_close(model[2].running_var, torch.ones(1), atol=1e-2, rtol=0)
+    assert norm.momentum == 0.1
+
+
+def test_batchnorm_is_measured_on_the_examples_asked_for(digits: Task) -> None:
+    seen = []
+    model = nn.Sequential(nn.BatchNorm2d(1))
+    model.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(1)))
+    reestimate_batchnorm(model, digits, 300, seed=1)
+    rows = torch.cat(seen)
+    batch_means = torch.stack([batch.mean() for batch in seen])
+    assert [len(batch) for batch in seen] == [150, 150]
+    assert len(rows.unique(dim=0)) == 300
+    torch.testing.assert_close(model[0].running_mean, batch_means.mean().view(1))
+
+
+def test_evaluation_agrees_with_one_large_batch(digits: Task) -> None:
+    model = conv_net().eval()
+    split = digits.validation
+    result = evaluate(model, split, digits, batch_size=64)
+    with torch.no_grad():
+        logits = model(digits.normalise(split.inputs))
+    assert result.loss == pytest.approx(nn.functional.cross_entropy(logits, split.targets).item())
+    assert torch.equal(result.correct, logits.argmax(1) == split.targets)
+    assert result.accuracy == result.correct.double().mean().item()
+
+
+def test_divergence_is_noticed_and_travels(digits: Task) -> None:
+    with pytest.raises(Diverged, match=r"at step 20; lower the learning rate") as caught:
+        train(conv_net(), digits, Recipe(examples=6400, learning_rate=1e6, warmup=0), seed=0)
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert (error.step, str(error)) == (20, str(caught.value))
+    assert not error.value <= 10 * math.log(10)
+
+
+def test_not_a_number_is_divergence(digits: Task) -> None:
+    model = conv_net()
+    nn.init.constant_(model[-1].bias, math.nan)
+    with pytest.raises(Diverged) as caught:
+        train(model, digits, Recipe(examples=64, learning_rate=0.1), seed=0)
+    assert caught.value.step == 1
+    assert math.isnan(caught.value.value)
