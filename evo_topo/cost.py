@@ -6,9 +6,11 @@ and linear layers, for one example; `torch.utils.flop_counter.FlopCounterMode` c
 
 from __future__ import annotations
 
+from itertools import accumulate
 from math import prod
 
-from evo_topo.genome import Genome
+from evo_topo.genome import Genome, Node
+from evo_topo.ops import Output
 from evo_topo.units import mixes_units, unit_table
 
 
@@ -45,7 +47,17 @@ def activation_bytes(genome: Genome, bytes_per_element: int = 4) -> int:
 
     This is what training holds for the backward pass when no tensor is reused in place.
     """
-    return bytes_per_element * sum(prod(shape) for shape in genome.shapes.values())
+    return bytes_per_element * sum(_elements_made(genome, node) for node in genome.nodes)
+
+
+def _elements_made(genome: Genome, node: Node) -> int:
+    """Elements of a node's output; a sum or product of n inputs makes n - 1 tensors on the way."""
+    if isinstance(node.op, Output):
+        return 0
+    if node.op.routing == "ties":
+        widest = accumulate(map(prod, genome.input_shapes(node)), max)
+        return sum(widest) - prod(genome.shapes[node.inputs[0]])
+    return prod(genome.shapes[node.name])
 
 
 def unit_macs(genome: Genome) -> dict[str, list[float]]:

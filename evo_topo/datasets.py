@@ -18,6 +18,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,26 +160,14 @@ def _read_idx(path: Path, dimensions: int) -> Tensor:
 # --- CIFAR: pickled dictionaries (https://www.cs.toronto.edu/~kriz/cifar.html)
 
 
-def _cifar10(root: Path) -> _Official | None:
-    from torchvision.datasets import CIFAR10
-
-    return _cifar(root, CIFAR10, "labels")
-
-
-def _cifar100(root: Path) -> _Official | None:
-    from torchvision.datasets import CIFAR100
-
-    return _cifar(root, CIFAR100, "fine_labels")
-
-
-def _cifar(root: Path, table: Any, labels: str) -> _Official | None:
+def _cifar(root: Path, kind: str, labels: str) -> _Official | None:
     """The data set in the folder or the archive below ``root``, or None if neither is there.
 
-    Args:
-        root: Folder to look in.
-        table: torchvision's class, for its names of files and their MD5 sums.
-        labels: Key of the labels.
+    ``kind`` names torchvision's class, which lists the files and their MD5 sums.
     """
+    from torchvision import datasets
+
+    table = getattr(datasets, kind)
     folder, archive = root / table.base_folder, root / table.filename
     sums = dict(table.train_list + table.test_list)
     if folder.is_dir():
@@ -298,8 +287,16 @@ _IMAGE_SETS = {
         "(train-images-idx3-ubyte.gz, ...) into the folder given by --data-dir",
         (Path("/usr/share/datasets/fashion-mnist"),),
     ),
-    "cifar10": _ImageSet(_cifar10, 10, "copy cifar-10-python.tar.gz into the folder given by --data-dir"),
-    "cifar100": _ImageSet(_cifar100, 100, "copy cifar-100-python.tar.gz into the folder given by --data-dir"),
+    "cifar10": _ImageSet(
+        partial(_cifar, kind="CIFAR10", labels="labels"),
+        10,
+        "copy cifar-10-python.tar.gz into the folder given by --data-dir",
+    ),
+    "cifar100": _ImageSet(
+        partial(_cifar, kind="CIFAR100", labels="fine_labels"),
+        100,
+        "copy cifar-100-python.tar.gz into the folder given by --data-dir",
+    ),
 }
 
 DATASETS = ("digits", *_IMAGE_SETS)

@@ -168,7 +168,7 @@ def _unknown_input(nodes: tuple[Node, ...], name: str, source: str) -> str:
             f"node {name!r}: reads {source!r}, which is not listed before it: "
             "a cycle, or nodes out of topological order"
         )
-    return f"node {name!r}: reads {source!r}, which does not exist"
+    return f"node {name!r}: reads {source[:80]!r}, which does not exist"
 
 
 def _check_ends(nodes: tuple[Node, ...]) -> None:
@@ -197,9 +197,9 @@ def _locate(message: str, text: str | bytes) -> str:
     try:
         raw: Any = msgspec.json.decode(text)
         name = raw["nodes"][index]["name"]
-    except (msgspec.DecodeError, KeyError, TypeError, RecursionError):
+    except (msgspec.DecodeError, LookupError, TypeError, RecursionError, UnicodeError):
         name = None
-    where = f"node {name!r}" if isinstance(name, str) else f"node number {index}"
+    where = f"node {name[:80]!r}" if isinstance(name, str) else f"node number {index}"
     return f"{where}: {message}"
 
 
@@ -219,10 +219,13 @@ def _fingerprint(genome: Genome) -> str:
         if node.op.routing == "ties":
             reads.sort()  # the order of a sum or product does not matter
         down[node.name] = _digest(type(node.op).__name__, msgspec.structs.astuple(node.op), reads)
-    uses: dict[str, list[tuple[str, int]]] = {node.name: [] for node in genome.nodes}
+    uses: dict[str, list[tuple[str, list[int]]]] = {node.name: [] for node in genome.nodes}
     up: dict[str, str] = {}
     for node in reversed(genome.nodes):
         up[node.name] = _digest(down[node.name], sorted(uses[node.name]))
+        places: dict[str, list[int]] = {name: [] for name in node.inputs}
         for place, name in enumerate(node.inputs):
-            uses[name].append((up[node.name], 0 if node.op.routing == "ties" else place))
+            places[name].append(0 if node.op.routing == "ties" else place)
+        for name, at in places.items():
+            uses[name].append((up[node.name], at))
     return _digest(sorted(up.values()))

@@ -48,14 +48,15 @@ def inherit(model: nn.Module, genome: Genome, edit: AnyEdit, probe: Tensor | Non
     inserted = []
     with torch.no_grad():
         for node in child.nodes:
-            if node.name not in genome.by_name:
+            parent = genome.by_name.get(node.name)
+            if parent is None:
                 inserted.append(node)
                 _set_identity(child_model, node)
             elif isinstance(node.op, Conv | Linear | Norm):
                 _gather(
                     model.get_submodule(node.name),
                     child_model.get_submodule(node.name),
-                    *_channels(node, origins),
+                    *_channels(parent, origins),
                     first_share,
                 )
     child_model.train(model.training)

@@ -95,6 +95,12 @@ def _fill_window_defaults(op: Conv | Pool, names: dict[str, int | Shape]) -> Non
             raise OpError(f"{name} {value} does not match the {dims} extents of kernel {op.kernel}")
 
 
+def _check_width(width: int) -> None:
+    """The bounds of `Width` again, for operations that do not come from JSON."""
+    if not 1 <= width <= MAX_WIDTH:
+        raise OpError(f"makes {width} units: from 1 to {MAX_WIDTH} are allowed")
+
+
 def _window_text(op: Conv | Pool) -> str:
     text = "x".join(map(str, op.kernel))
     if any(s != 1 for s in op.stride):
@@ -131,6 +137,7 @@ class Conv(Op, frozen=True, tag="conv"):
             raise OpError(f"out_channels {self.out_channels} is no multiple of groups {self.groups}")
 
     def infer(self, shapes: tuple[Shape, ...]) -> Shape:
+        _check_width(self.out_channels)
         channels, *extents = shapes[0]
         if len(extents) != len(self.kernel):
             raise OpError(f"a {len(self.kernel)}-D convolution cannot read shape {shapes[0]}")
@@ -161,6 +168,7 @@ class Linear(Op, frozen=True, tag="linear"):
     routing: ClassVar[Routing] = "makes"
 
     def infer(self, shapes: tuple[Shape, ...]) -> Shape:
+        _check_width(self.out_features)
         if len(shapes[0]) != 1:
             raise OpError(f"a linear layer reads (features,), got {shapes[0]}; flatten it first")
         if self.num_params(shapes, ()) > MAX_ELEMENTS:
@@ -178,6 +186,9 @@ class Norm(Op, frozen=True, tag="norm"):
     """Batch normalisation with learned scale and shift per channel."""
 
     eps: Annotated[float, Meta(gt=0, le=1)] = 1e-5
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "eps", float(self.eps))  # equal settings are equal text
 
     def num_params(self, shapes: tuple[Shape, ...], out: Shape) -> int:
         return 2 * shapes[0][0]
@@ -282,6 +293,9 @@ class Dropout(Op, frozen=True, tag="dropout"):
     """Zeroes each element with probability `rate` while training."""
 
     rate: Annotated[float, Meta(ge=0, lt=1)] = 0.5
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "rate", float(self.rate) or 0.0)  # no -0.0 either
 
 
 class Output(Op, frozen=True, tag="output"):

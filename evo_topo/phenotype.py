@@ -68,7 +68,7 @@ def build(genome: Genome, seed: int = 0) -> GraphModule:
     graph = Graph()
     values: dict[str, FxNode] = {}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         for node in genome.nodes:
             reads = [values[name] for name in node.inputs]
             values[node.name] = _emit(genome, node, reads, root, graph)

@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from evo_topo.recipe import Recipe
@@ -127,7 +128,7 @@ def _steps(model: nn.Module, task: Task, recipe: Recipe, generator: torch.Genera
             inputs = shift_and_flip(inputs, recipe.crop_padding, recipe.flip, generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
             logits = model(_normalised(task, inputs)).float()
-        loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+        loss = functional.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
@@ -178,15 +179,12 @@ def shift_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Ge
     """
     count, _, height, width = images.shape
     device = images.device
-
-    def draw(upper: int) -> Tensor:
-        return torch.randint(upper, (count, 1), generator=generator, device=device)
-
+    draw = partial(torch.randint, size=(count, 1), generator=generator, device=device)
     rows = torch.arange(height, device=device) + draw(2 * padding + 1)
     columns = torch.arange(width, device=device) + draw(2 * padding + 1)
     if flip:
         columns = torch.where(draw(2) == 1, columns.flip(1), columns)
-    padded = F.pad(images, (padding,) * 4)
+    padded = functional.pad(images, (padding,) * 4)
     example = torch.arange(count, device=device)[:, None, None]
     # indexing around the channel slice yields (N, H, W, C): channels_last, once permuted
     return padded[example, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
@@ -241,22 +239,19 @@ def evaluate(model: nn.Module, split: Split, task: Task, batch_size: int = 1000)
         for inputs, targets in batches:
             logits = model(_normalised(task, inputs.to(device))).float()
             targets = targets.to(device)
-            loss += F.cross_entropy(logits, targets, reduction="sum").item()
+            loss += functional.cross_entropy(logits, targets, reduction="sum").item()
             correct.append((logits.argmax(1) == targets).cpu())
     right = torch.cat(correct)
     return Evaluation(loss / len(right), int(right.sum()) / len(right), right)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 pays on a device: on the CPU it needs AMX or AVX512-BF16.
-
-    Args:
-        device: The device.
-    """
+    """Whether bfloat16 pays on ``device``: on the CPU it needs AMX or AVX512-BF16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        found = torch.cpu.get_capabilities()
+        # an older torch does not tell, and then trains in float32
+        found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
     return False
 
@@ -301,7 +296,7 @@ def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=cuda):
         # not torch.manual_seed, which reaches every device of the computer
         torch.default_generator.manual_seed(seed)
-        for one in cuda:
-            with torch.cuda.device(one):
+        if cuda:
+            with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield

@@ -143,7 +143,7 @@ class _Finder:
     def table(self) -> UnitTable:
         roots = [self.find(slot) for slot in range(len(self.parent))]
         fixed = {roots[slot] for slot in self.fixed}
-        home = self._connect_makers(roots)
+        home = self._connect_makers(roots, fixed)
         unit_of: dict[int, tuple[str, int]] = {}
         widths = dict.fromkeys(home.values(), 0)
         for slot, root in enumerate(roots):
@@ -169,8 +169,8 @@ class _Finder:
                 shared[id(layout)] = [of_slot[slot] for slot in layout]
         return UnitTable(groups, {name: shared[id(at)] for name, at in self.layout.items()})
 
-    def _connect_makers(self, roots: list[int]) -> dict[str, str]:
-        """The group name of each maker: the first maker that its slots are connected with."""
+    def _connect_makers(self, roots: list[int], fixed: set[int]) -> dict[str, str]:
+        """The group name of each maker: the first maker that its free slots are connected with."""
         up = {maker: maker for maker in self.slots}
 
         def find(maker: str) -> str:
@@ -179,7 +179,7 @@ class _Finder:
             return maker
 
         for slot, root in enumerate(roots):
-            if root != slot:
+            if root != slot and root not in fixed:
                 a, b = find(self.maker_of[slot]), find(self.maker_of[root])
                 if a != b:
                     first, second = sorted((a, b), key=lambda maker: self.slots[maker].start)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from sys import float_info
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from evo_topo.cost import count_flops, count_macs, count_params
 from evo_topo.edits import AnyEdit
@@ -12,6 +13,11 @@ from evo_topo.genome import Genome
 from evo_topo.prices import Prices
 
 Status = Literal["ok", "diverged", "out-of-memory", "failed", "crashed"]
+
+# The bounds hold for what is read from disk; records made in Python are trusted.
+Count = Annotated[int, Meta(ge=0)]
+Finite = Annotated[float, Meta(ge=-float_info.max, le=float_info.max)]
+Duration = Annotated[float, Meta(ge=0, le=float_info.max)]
 
 
 class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,13 +40,13 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
 
     status: Status
     reason: str = ""
-    inherited_loss: float | None = None
-    loss: float | None = None
-    accuracy: float | None = None
-    correct: str = "0"
-    examples: int = 0
-    flops: int = 0
-    seconds: float = 0.0
+    inherited_loss: Finite | None = None
+    loss: Finite | None = None
+    accuracy: Annotated[float, Meta(ge=0, le=1)] | None = None
+    correct: Annotated[str, Meta(pattern="^[0-9a-f]+$")] = "0"
+    examples: Count = 0
+    flops: Count = 0
+    seconds: Duration = 0.0
     device: str = ""
     weights_sha256: str = ""
     prices: Prices | None = None
@@ -62,15 +68,15 @@ class Individual(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         outcome: What its own development gave.
     """
 
-    id: int
-    parent: int | None
-    generation: int
+    id: Count
+    parent: Count | None
+    generation: Count
     edit: AnyEdit | None
     genome: Genome
-    predicted_loss_change: float | None
-    inherited_examples: int
-    inherited_flops: int
-    inherited_seconds: float
+    predicted_loss_change: Finite | None
+    inherited_examples: Count
+    inherited_flops: Count
+    inherited_seconds: Duration
     outcome: Outcome
 
     @property

@@ -16,7 +16,7 @@ import msgspec
 from evo_topo.edits import AnyEdit, EditError, edit_from_json
 from evo_topo.genome import Genome, GenomeError
 from evo_topo.prices import Prices
-from populations.individual import Individual, Outcome
+from populations.individual import Individual
 
 DATABASE = "lineage.db"
 
@@ -165,8 +165,10 @@ def line_of_descent(individuals: list[Individual], id: int) -> list[Individual]:
     line: list[Individual] = []
     current: int | None = id
     while current is not None:
-        if current not in by_id or len(line) > len(by_id):
+        if current not in by_id:
             raise LineageError(f"there is no individual {current}; ids are 0 to {max(by_id, default=0)}")
+        if len(line) > len(by_id):
+            raise LineageError(f"individual {id} descends from itself")
         line.append(by_id[current])
         current = by_id[current].parent
     return line[::-1]
@@ -217,30 +219,24 @@ def _from_row(row: sqlite3.Row) -> Individual:
         prices = None if row["prices"] is None else msgspec.json.decode(row["prices"], type=Prices)
         edit: AnyEdit | None = None if row["edit"] is None else edit_from_json(row["edit"])
         genome = Genome.from_json(row["genome"])
-        outcome = msgspec.convert(
-            {
-                **{name: row[name] for name in _SHARED_COLUMNS},
-                "flops": row["training_flops"],
-            },
-            type=Outcome,
-        )
-    except (GenomeError, EditError, msgspec.ValidationError, msgspec.DecodeError, IndexError) as error:
+        outcome = {name: row[name] for name in _OUTCOME_COLUMNS}
+        outcome |= {"flops": row["training_flops"], "prices": prices}
+        individual = {name: row[name] for name in _INDIVIDUAL_COLUMNS}
+        individual |= {"inherited_flops": row["inherited_training_flops"], "edit": edit, "genome": genome}
+        return msgspec.convert({**individual, "outcome": outcome}, type=Individual)
+    except (GenomeError, EditError, msgspec.MsgspecError, TypeError, IndexError) as error:
         raise LineageError(f"individual {row['id']} of the lineage is damaged: {error}") from None
-    return Individual(
-        id=row["id"],
-        parent=row["parent"],
-        generation=row["generation"],
-        edit=edit,
-        genome=genome,
-        predicted_loss_change=row["predicted_loss_change"],
-        inherited_examples=row["inherited_examples"],
-        inherited_flops=row["inherited_training_flops"],
-        inherited_seconds=row["inherited_seconds"],
-        outcome=msgspec.structs.replace(outcome, prices=prices),
-    )
 
 
-_SHARED_COLUMNS = (
+_INDIVIDUAL_COLUMNS = (
+    "id",
+    "parent",
+    "generation",
+    "predicted_loss_change",
+    "inherited_examples",
+    "inherited_seconds",
+)
+_OUTCOME_COLUMNS = (
     "status",
     "reason",
     "inherited_loss",

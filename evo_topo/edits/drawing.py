@@ -47,7 +47,7 @@ def legal_edits(genome: Genome) -> Iterator[AnyEdit]:
     roomy = _is_roomy(genome)
     for group in unit_table(genome).groups.values():
         for unit in range(group.width):
-            if any(spare_units(genome, group, (unit,))):
+            if list(spare_units(genome, group, (unit,))):
                 yield PruneUnits(((group.name, (unit,)),))
             split = SplitUnits(((group.name, (unit,)),))
             if group.splittable[unit] and (roomy or _applies(split, genome)):
@@ -65,9 +65,11 @@ def legal_layer_edits(genome: Genome) -> Iterator[PruneLayer | SplitLayer]:
             yield PruneLayer(node.name)
     for node in genome.nodes:
         if is_idempotent(node):
-            kernel = 3 if max(genome.shapes[node.name][1:], default=1) > 1 else 1
+            width, *extents = genome.shapes[node.name]
+            kernel = 3 if max(extents, default=1) > 1 else 1
             insert = SplitLayer(node.name, kernel)
-            if roomy or _applies(insert, genome):
+            weights = width**2 * kernel ** len(extents)
+            if (roomy and weights <= MAX_ELEMENTS) or _applies(insert, genome):
                 yield insert
 
 

@@ -52,8 +52,8 @@ class SplitLayer(Edit, frozen=True, tag="split_layer"):
             raise EditError(f"there is no node {self.after!r}")
         if not is_idempotent(node):
             raise EditError(f"{self.after!r} is no ReLU: a layer behind it cannot start as identity")
-        if self.kernel % 2 == 0:
-            raise EditError(f"kernel must be odd, got {self.kernel}")
+        if self.kernel not in range(1, 32, 2):
+            raise EditError(f"kernel must be odd, from 1 to 31, got {self.kernel}")
         added = self._new_nodes(genome, node)
         nodes: list[Node] = []
         for old in genome.nodes:

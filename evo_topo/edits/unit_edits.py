@@ -93,7 +93,7 @@ def _checked(genome: Genome, units: UnitSets) -> Iterator[tuple[UnitGroup, tuple
         if name not in groups:
             raise EditError(f"there is no unit group {name!r}; groups are {', '.join(groups)}")
         width = groups[name].width
-        if not chosen or len(set(chosen)) != len(chosen) or max(chosen) >= width:
+        if not chosen or len(set(chosen)) != len(chosen) or min(chosen) < 0 or max(chosen) >= width:
             raise EditError(f"units of {name!r} must be distinct, from 0 to {width - 1}: {chosen}")
         yield groups[name], chosen
 

@@ -1,5 +1,6 @@
 """A task holds consistent data, splits it fairly, and survives the disk."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from torch import Tensor
 
 from evo_topo.task import Split, Task, load_task, save_task
+
+cached_digits = functools.cache(load_digits)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def test_every_example_lands_in_one_split(wine: Task) -> None:
     assert [len(s.targets) for s in (wine.train, wine.validation, wine.test)] == [106, 36, 36]
 
 
-@pytest.mark.parametrize("load", [load_wine, load_breast_cancer, load_digits])
+@pytest.mark.parametrize("load", [load_wine, load_breast_cancer, cached_digits])
 def test_split_is_stratified(load) -> None:
     data = load()
     task = Task.from_arrays("t", data.data, data.target, fractions=(0.5, 0.3, 0.2), seed=3)
@@ -50,7 +53,7 @@ def test_same_seed_same_split_and_another_seed_another(wine: Task) -> None:
 @pytest.mark.parametrize("shape", [(64,), (4, 16), (4, 4, 4)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])
 def test_normalised_training_inputs_have_mean_zero_and_unit_variance(shape, dtype) -> None:
-    data = load_digits()
+    data = cached_digits()
     inputs = data.data.reshape(-1, *shape).astype(dtype)
     task = Task.from_arrays("digits", inputs, data.target)
     assert task.input_shape == shape
@@ -60,9 +63,7 @@ def test_normalised_training_inputs_have_mean_zero_and_unit_variance(shape, dtyp
     raw = np.asarray(task.train.inputs, dtype=np.float64)
     constant = torch.from_numpy(raw.std(axis=tuple(dims)) == 0)  # corner pixels stay at zero
     assert normal.mean(dims).abs().max() < 1e-5
-    torch.testing.assert_close(
-        normal.std(dims, correction=0), (~constant).double(), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(normal.std(dims, correction=0), (~constant).double(), atol=1e-5, rtol=0)
     assert task.normalise(task.train.inputs[:5]).dtype == torch.float32
 
 

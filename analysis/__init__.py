@@ -1,0 +1,1 @@
+"""What happened in a run: figures and numbers from a run folder, without torch."""

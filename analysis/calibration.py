@@ -1,0 +1,200 @@
+"""Was the prediction right? Predicted against measured loss change, by kind of edit.
+
+    python -m analysis.calibration RUN
+
+Two measurements are set against what the parent's prices promised for an edit: the validation loss right
+after inheritance, and after training, each less the parent's loss. Spearman's rank correlation says how
+well the predictions *order* edits of one kind, which is all that choosing between them needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import floor, log10
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from analysis.common import (
+    CATEGORIES,
+    GREY,
+    JsonFlag,
+    Run,
+    RunFolder,
+    as_array,
+    open_run,
+    print_json,
+    run_command,
+    save_figure,
+    styled,
+)
+from populations.lineage import LineageError
+
+
+class Trial(Struct, frozen=True):
+    """One predicted edit and what came of it.
+
+    Attributes:
+        id: The child's id.
+        kind: Kind of edit.
+        predicted: Predicted loss change.
+        inherited: Loss right after inheritance less the parent's loss, where it was measured.
+        trained: Loss after training less the parent's loss, where it was measured.
+    """
+
+    id: int
+    kind: str
+    predicted: float
+    inherited: float | None
+    trained: float | None
+
+
+class Correlation(Struct, frozen=True):
+    """Spearman's rank correlation of prediction and measurement, and the number of pairs behind it."""
+
+    count: int
+    spearman: float | None
+
+
+class KindInfo(Struct, frozen=True):
+    """How well the edits of one kind were predicted."""
+
+    kind: str
+    inherited: Correlation
+    trained: Correlation
+
+
+class CalibrationInfo(Struct, frozen=True):
+    """The numbers behind the figure: every trial, and the correlations by kind of edit."""
+
+    run: str
+    trials: list[Trial]
+    kinds: list[KindInfo]
+
+
+def calibration_info(run: Run) -> CalibrationInfo:
+    """Sets predictions against measurements.
+
+    Raises:
+        LineageError: When no child of the run has both a prediction and a measurement.
+    """
+    losses = {individual.id: individual.outcome.loss for individual in run.individuals}
+    trials = []
+    for child in run.individuals:
+        parent_loss = None if child.parent is None else losses[child.parent]
+        if child.edit is None or child.predicted_loss_change is None or parent_loss is None:
+            continue
+        after = (child.outcome.inherited_loss, child.outcome.loss)
+        inherited, trained = (None if loss is None else loss - parent_loss for loss in after)
+        kind = str(child.edit.__struct_config__.tag).replace("_", " ")
+        trials.append(Trial(child.id, kind, child.predicted_loss_change, inherited, trained))
+    if all(trial.inherited is None and trial.trained is None for trial in trials):
+        raise LineageError(f"{run.folder} holds no edit with both a predicted and a measured loss change")
+    kinds = []
+    for kind in sorted({trial.kind for trial in trials}):
+        of_kind = [trial for trial in trials if trial.kind == kind]
+        kinds.append(KindInfo(kind, _correlate(of_kind, "inherited"), _correlate(of_kind, "trained")))
+    return CalibrationInfo(run.folder.resolve().name, trials, kinds)
+
+
+def _correlate(trials: list[Trial], measurement: str) -> Correlation:
+    measured = [getattr(trial, measurement) for trial in trials]
+    count = sum(value is not None for value in measured)
+    return Correlation(count, spearman([trial.predicted for trial in trials], measured))
+
+
+def spearman(x: Sequence[float | None], y: Sequence[float | None]) -> float | None:
+    """Spearman's rank correlation: Pearson's, of the ranks.
+
+    Args:
+        x: Numbers; None and NaN stand for a missing one, whose pair is left out.
+        y: As many numbers.
+
+    Returns:
+        From -1 to 1; None for fewer than 3 pairs, or where either side is constant.
+    """
+    a, b = as_array(x), as_array(y)
+    complete = ~(np.isnan(a) | np.isnan(b))
+    if complete.sum() < 3:
+        return None
+    a, b = average_ranks(a[complete]), average_ranks(b[complete])
+    a, b = a - a.mean(), b - b.mean()
+    scale = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / scale) if scale > 0 else None
+
+
+def average_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 0; equal values share the mean of their ranks."""
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts) - 1
+    ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[group]
+    return ranks
+
+
+@styled
+def draw_calibration(info: CalibrationInfo) -> Figure:
+    """Draws one column for each kind of edit; above after inheritance, below after training."""
+    columns = len(info.kinds)
+    figure = Figure(figsize=(max(3.0 * columns + 0.8, 6.5), 6.8), layout="constrained")
+    panels = figure.subplots(2, columns, sharex=True, sharey=True, squeeze=False)
+    changes = [c for t in info.trials for c in (t.predicted, t.inherited, t.trained) if c is not None]
+    for column, kind in enumerate(info.kinds):
+        trials = [trial for trial in info.trials if trial.kind == kind.kind]
+        colour = CATEGORIES[column % len(CATEGORIES)]
+        for axes, name in zip(panels[:, column], ("inherited", "trained"), strict=True):
+            axes.plot([-1e9, 0, 1e9], [-1e9, 0, 1e9], color=GREY, linewidth=1, linestyle="--")
+            measured = as_array([getattr(trial, name) for trial in trials])
+            predicted = [trial.predicted for trial in trials]
+            axes.scatter(predicted, measured, s=18, color=colour, alpha=0.6, linewidths=0)
+            axes.set_title(_correlation_text(getattr(kind, name)), fontsize=9, color=GREY)
+        panels[0, column].annotate(
+            kind.kind, (0, 1), (0, 20), "axes fraction", "offset points", color=colour, weight="bold"
+        )
+        panels[1, column].set_xlabel("predicted loss change")
+    _set_symlog(panels[0, 0], changes)
+    panels[0, 0].set_ylabel("measured right after inheritance")
+    panels[1, 0].set_ylabel("measured after training")
+    figure.suptitle(
+        f"{info.run}: predicted and measured loss change (dashed: as predicted)", weight="bold", fontsize=11
+    )
+    return figure
+
+
+def _correlation_text(correlation: Correlation) -> str:
+    value = "n/a" if correlation.spearman is None else f"{correlation.spearman:+.2f}"
+    return f"Spearman {value},  n = {correlation.count:,}"
+
+
+def _set_symlog(axes: Axes, changes: list[float]) -> None:
+    """Symmetric logarithmic axes over three decades at most, linear around zero."""
+    sizes = np.abs([change for change in changes if change])
+    smallest, largest = (np.quantile(sizes, 0.1), sizes.max()) if len(sizes) else (1e-3, 1e-2)
+    top = floor(log10(largest))
+    threshold = min(max(floor(log10(smallest)), top - 3), top - 1)
+    powers = [10.0**power for power in range(threshold, top + 1)]
+    ticks = powers[::-2]
+    limit = 1.3 * largest
+    axes.set_xscale("symlog", linthresh=powers[0])
+    axes.set_yscale("symlog", linthresh=powers[0])
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(FixedLocator([0, *ticks, *[-tick for tick in ticks]]))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def main(run: RunFolder, json: JsonFlag = False) -> None:
+    """Draws predicted against measured loss change, by kind of edit."""
+    info = calibration_info(open_run(run))
+    if json:
+        print_json(info)
+    else:
+        save_figure(draw_calibration(info), run, "calibration")
+
+
+if __name__ == "__main__":
+    run_command(main, "python -m analysis.calibration")

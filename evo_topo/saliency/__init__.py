@@ -1,0 +1,39 @@
+"""What each part of a trained network contributes.
+
+*Saliency* is OBD's predicted loss increase; *importance* is any other criterion.
+"""
+
+from evo_topo.saliency.ablation import ablation, brute_force, mean_loss
+from evo_topo.saliency.baselines import LabelGradients, apoz, magnitude, magnitude_prices, norm_scale
+from evo_topo.saliency.cascade import RankedUnit, cascade
+from evo_topo.saliency.gates import GateProbe, masked
+from evo_topo.saliency.obd import (
+    GateStatistics,
+    gate_statistics,
+    obd_prices,
+    obd_saliency,
+    set_saliency,
+)
+from evo_topo.saliency.weights import ggn_diagonal, weight_obd
+
+__all__ = [
+    "GateProbe",
+    "GateStatistics",
+    "LabelGradients",
+    "RankedUnit",
+    "ablation",
+    "apoz",
+    "brute_force",
+    "cascade",
+    "gate_statistics",
+    "ggn_diagonal",
+    "magnitude",
+    "magnitude_prices",
+    "masked",
+    "mean_loss",
+    "norm_scale",
+    "obd_prices",
+    "obd_saliency",
+    "set_saliency",
+    "weight_obd",
+]

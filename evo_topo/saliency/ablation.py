@@ -1,0 +1,49 @@
+"""The costly exact measure: remove units, look at the loss."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from evo_topo.genome import Genome
+from evo_topo.saliency.gates import masked
+from evo_topo.units import unit_table
+
+
+@torch.inference_mode()
+def mean_loss(model: nn.Module, inputs: Tensor, targets: Tensor, batch_size: int = 1000) -> float:
+    """Mean cross-entropy in evaluation mode, over normalised inputs and their classes."""
+    mode = model.training
+    model.eval()
+    total = 0.0
+    for batch, labels in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+        total += float(F.cross_entropy(model(batch), labels, reduction="sum"))
+    model.train(mode)
+    return total / len(inputs)
+
+
+def ablation(
+    model: nn.Module,
+    genome: Genome,
+    units: dict[str, list[int]],
+    inputs: Tensor,
+    targets: Tensor,
+) -> float:
+    """Measured loss increase when the given units (by group) are removed together."""
+    before = mean_loss(model, inputs, targets)
+    with masked(model, genome, units):
+        return mean_loss(model, inputs, targets) - before
+
+
+def brute_force(model: nn.Module, genome: Genome, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Measured loss increase of removing each unit alone: one pass over the data per unit."""
+    before = mean_loss(model, inputs, targets)
+    found = {}
+    for group in unit_table(genome).groups.values():
+        losses = torch.empty(group.width, dtype=torch.float64)
+        for unit in range(group.width):
+            with masked(model, genome, {group.name: [unit]}):
+                losses[unit] = mean_loss(model, inputs, targets) - before
+        found[group.name] = losses
+    return found

@@ -1,0 +1,181 @@
+"""Derivatives of the loss with respect to unit gates and layer bypasses, example by example.
+
+Think of a gate (a factor, now 1) on a unit wherever a node reads it, and of a switch from a layer's
+output to its input. One forward pass and one backward pass give, for all of them at once, the derivative
+of ``sum(seed * logits)`` along the change ``d`` that closing the gate or throwing the switch makes:
+``d = -a`` for a unit with activation ``a``, ``d = x - f(x)`` for a layer. The derivative is summed over all
+places where a unit is read and over space *before* anything is squared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from evo_topo.edits import PruneLayer, layer_chain, legal_layer_edits
+from evo_topo.genome import Genome
+from evo_topo.units import mixes_units, unit_table
+
+
+class GateProbe:
+    """Hooks a model so that gate derivatives can be read off; use as a context manager.
+
+    Inside the context the model is in evaluation mode and its parameters take no gradient, which
+    makes a backward pass as cheap as a forward pass.
+
+    Attributes:
+        columns: For each unit group, its slice of the columns; units in order.
+        layer_columns: Column of each layer that can be bypassed, by node name.
+        width: Number of columns.
+    """
+
+    def __init__(self, model: nn.Module, genome: Genome) -> None:
+        self.model = model
+        self.genome = genome
+        table = unit_table(genome)
+        self.columns: dict[str, slice] = {}
+        self.width = 0
+        for group in table.groups.values():
+            self.columns[group.name] = slice(self.width, self.width + group.width)
+            self.width += group.width
+        self.layer_columns: dict[str, int] = {}
+        for edit in legal_layer_edits(genome):
+            if isinstance(edit, PruneLayer):
+                self.layer_columns[edit.layer] = self.width
+                self.width += 1
+        self._reads: dict[str, Tensor] = {}  # what each unit-mixing node read, by node
+        self._layers: dict[str, tuple[Tensor, Tensor]] = {}  # input and output of each layer
+        self._places = {node.name: self._place(node.inputs[0]) for node in genome.nodes if mixes_units(node)}
+
+    def _place(self, tensor: str) -> tuple[Tensor, Tensor]:
+        """Channels of a tensor that belong to units, and their columns."""
+        members = unit_table(self.genome).members[tensor]
+        found = [
+            (channel, self.columns[member[0]].start + member[1])
+            for channel, member in enumerate(members)
+            if member is not None
+        ]
+        channels, columns = zip(*found, strict=True) if found else ((), ())
+        return torch.tensor(channels, dtype=torch.long), torch.tensor(columns, dtype=torch.long)
+
+    def __enter__(self) -> GateProbe:
+        self._handles = []
+        for name in self._places:
+            module = self.model.get_submodule(name)
+            self._handles.append(module.register_forward_pre_hook(self._keep_read(name)))
+        for layer in self.layer_columns:
+            end = layer_chain(self.genome, layer)[-1]
+            first, last = self.model.get_submodule(layer), self.model.get_submodule(end)
+            self._handles.append(first.register_forward_pre_hook(self._keep_layer_input(layer)))
+            self._handles.append(last.register_forward_hook(self._keep_layer_output(layer)))
+        self._frozen = [p for p in self.model.parameters() if p.requires_grad]
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
+        self._mode = self.model.training
+        self.model.eval()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        for parameter in self._frozen:
+            parameter.requires_grad_(True)
+        self.model.train(self._mode)
+        self._reads, self._layers = {}, {}
+
+    # A view is a new node of the autograd graph: its gradient is that of this read alone.
+    def _keep_read(self, name: str):  # type: ignore[no-untyped-def]
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
+            self._reads[name] = args[0].view_as(args[0])
+            return self._reads[name]
+
+        return hook
+
+    def _keep_layer_input(self, layer: str):  # type: ignore[no-untyped-def]
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            self._layers[layer] = (args[0].detach(), args[0])
+
+        return hook
+
+    def _keep_layer_output(self, layer: str):  # type: ignore[no-untyped-def]
+        def hook(_: nn.Module, _args: object, output: Tensor) -> Tensor:
+            kept = output.view_as(output)
+            self._layers[layer] = (self._layers[layer][0], kept)
+            return kept
+
+        return hook
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (examples, classes) of normalised inputs, with the graph for `derivatives`."""
+        with torch.enable_grad():
+            logits: Tensor = self.model(inputs.detach().requires_grad_())
+        return logits
+
+    def derivatives(self, logits: Tensor, seed: Tensor) -> Tensor:
+        """Derivative of each example's ``<seed, logits>`` along every gate's and switch's change.
+
+        Args:
+            logits: What `forward` just gave, (examples, classes).
+            seed: Weight of each logit, of the same shape.
+
+        Returns:
+            Tensor (examples, columns); the columns are described by `columns` and `layer_columns`.
+        """
+        places = list(self._reads.values()) + [output for _, output in self._layers.values()]
+        grads = torch.autograd.grad(logits, places, seed, retain_graph=True)
+        table = logits.new_zeros(len(logits), self.width)
+        for (name, read), grad in zip(self._reads.items(), grads, strict=False):
+            channels, columns = (index.to(table.device) for index in self._places[name])
+            change = -_sum_space(grad, read.detach())
+            table.index_add_(1, columns, change[:, channels].to(table.dtype))
+        for (layer, (before, after)), grad in zip(
+            self._layers.items(), grads[len(self._reads) :], strict=True
+        ):
+            change = _sum_space(grad, before - after.detach()).sum(1)
+            table[:, self.layer_columns[layer]] = change.to(table.dtype)
+        return table
+
+
+def _sum_space(a: Tensor, b: Tensor) -> Tensor:
+    """Product summed over all but examples and channels: (examples, channels)."""
+    if a.dim() == 2:
+        return a * b
+    return torch.einsum("ncs,ncs->nc", a.flatten(2), b.flatten(2))
+
+
+@contextmanager
+def masked(model: nn.Module, genome: Genome, units: dict[str, list[int]]) -> Iterator[None]:
+    """Within the context, the given units are zero wherever a node reads them.
+
+    Args:
+        model: Network of `genome`.
+        genome: Its genome.
+        units: Units by group.
+    """
+    gone = {(group, unit) for group, chosen in units.items() for unit in chosen}
+    members = unit_table(genome).members
+    handles = []
+    for node in genome.nodes:
+        if not mixes_units(node):
+            continue
+        channels = [c for c, member in enumerate(members[node.inputs[0]]) if member in gone]
+        if channels:
+            hook = _zero_channels(channels)
+            handles.append(model.get_submodule(node.name).register_forward_pre_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _zero_channels(channels: list[int]):  # type: ignore[no-untyped-def]
+    def hook(_: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
+        read = args[0].clone()
+        read[:, channels] = 0
+        return read
+
+    return hook

@@ -1,0 +1,143 @@
+import random
+from collections import Counter
+from itertools import islice
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evo_topo.edits import (
+    AnyEdit,
+    EditError,
+    PruneLayer,
+    PruneUnits,
+    SplitLayer,
+    SplitUnits,
+    drawing,
+    edit_from_json,
+    legal_edits,
+    random_edit,
+)
+from evo_topo.units import unit_table
+from tests.strategies import EXAMPLES, Sketch, genomes, resnet
+
+
+@given(genome=genomes())
+def test_legal_edits_apply_and_differ(genome):
+    edits = list(legal_edits(genome))
+    assert len(set(edits)) == len(edits)
+    assert all(edit.apply(genome) != genome for edit in edits)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_legal_edits_are_all_that_apply(name):
+    genome = EXAMPLES[name]()
+    sites = [
+        kind(((group.name, (unit,)),))
+        for group in unit_table(genome).groups.values()
+        for unit in range(group.width)
+        for kind in (PruneUnits, SplitUnits)
+    ]
+    sites += [PruneLayer(node.name) for node in genome.nodes]
+    legal = [edit for edit in legal_edits(genome) if not isinstance(edit, SplitLayer)]
+    assert set(legal) == {edit for edit in sites if applies(edit, genome)}
+
+
+def applies(edit, genome):
+    try:
+        return bool(edit.apply(genome))
+    except EditError:
+        return False
+
+
+def test_legal_edits_offer_every_unit_and_layer():
+    genome = resnet((4, 6), 1, 8)
+    edits = list(legal_edits(genome))
+    widths = {name: group.width for name, group in unit_table(genome).groups.items()}
+    for kind in (PruneUnits, SplitUnits):
+        assert Counter(e.units[0][0] for e in edits if isinstance(e, kind)) == widths
+    relus = [n.name for n in genome.nodes if n.name.startswith("activation")]
+    assert [e.after for e in edits if isinstance(e, SplitLayer)] == relus
+
+
+def test_legal_edits_are_lazy(monkeypatch):
+    def give_up(*_):
+        raise AssertionError("looked further than asked")
+
+    monkeypatch.setattr(drawing, "legal_layer_edits", give_up)
+    genome = EXAMPLES["perceptron"]()
+    assert len(list(islice(legal_edits(genome), 14))) == 14
+    with pytest.raises(AssertionError, match="further"):
+        list(legal_edits(genome))
+
+
+def test_a_fixed_network_has_no_edit():
+    net = Sketch(3)
+    genome = net.finish(net.linear(net.input, 2))
+    assert list(legal_edits(genome)) == []
+    with pytest.raises(EditError, match="no edit applies"):
+        random_edit(genome, random.Random(0))
+
+
+@pytest.mark.parametrize("source", [random.Random, np.random.default_rng])
+@given(genome=st.one_of(genomes(), st.sampled_from(list(EXAMPLES)).map(lambda name: EXAMPLES[name]())))
+def test_random_edits_apply_and_repeat_themselves(source, genome):
+    rng, again = source(3), source(3)
+    if next(legal_edits(genome), None) is None:
+        return
+    for _ in range(8):
+        edit = random_edit(genome, rng)
+        assert edit == random_edit(genome, again)
+        assert edit_from_json(edit.to_json()) == edit
+        assert edit.apply(genome) != genome
+
+
+def test_random_edits_are_of_every_kind_and_size():
+    genome, rng = resnet((8, 8), 1, 8), random.Random(0)
+    edits = [random_edit(genome, rng) for _ in range(400)]
+    kinds = Counter(map(type, edits))
+    assert set(kinds) == set(get_args(AnyEdit))
+    assert min(kinds.values()) > 400 / len(kinds) / 2
+    for kind in (PruneUnits, SplitUnits):
+        drawn = [edit.units[0] for edit in edits if isinstance(edit, kind)]
+        assert {len(units) for _, units in drawn} == {1, 2, 3, 4}
+        assert {group for group, _ in drawn} == set(unit_table(genome).groups)
+        assert {unit for _, units in drawn for unit in units} == set(range(8))
+
+
+GARBAGE = [
+    "",
+    "null",
+    "[]",
+    "{}",
+    '"prune_layer"',
+    '{"edit": "prune_layer"}',
+    '{"edit": "prune_layer", "layer": null}',
+    '{"edit": "prune_layer", "layer": "conv1", "more": 1}',
+    '{"edit": "unheard_of"}',
+    '{"edit": "split_layer", "after": "relu1", "kernel": 99}',
+    '{"edit": "split_layer", "after": "relu1", "kernel": NaN}',
+    '{"edit": "prune_units", "units": [["conv1", [-1]]]}',
+    '{"edit": "prune_units", "units": [["conv1", [1.5]]]}',
+    '{"edit": "prune_units", "units": [["conv1"]]}',
+    '{"edit": "split_units", "units": [["conv1", [0]]], "share": 0.5}',
+    '{"edit": "split_units", "units": [["conv1", [0]]], "share": 1e999}',
+    '{"edit": "prune_units", "units": ' + "[" * 100_000,
+    b"\xff\xfe",
+    '"\ud800"',
+]
+
+
+@pytest.mark.parametrize("text", GARBAGE, ids=lambda text: repr(text[:40]))
+def test_garbage_is_no_edit(text):
+    with pytest.raises(EditError, match="not an edit"):
+        edit_from_json(text)
+
+
+def test_a_huge_unit_number_is_refused():
+    genome = EXAMPLES["perceptron"]()
+    edit = edit_from_json('{"edit": "prune_units", "units": [["linear1", [%d]]]}' % 2**70)
+    with pytest.raises(EditError, match="distinct, from 0 to 6"):
+        edit.apply(genome)

@@ -1,0 +1,75 @@
+import pytest
+import torch
+from hypothesis import given
+from torch.fx import Interpreter
+
+from evo_topo.cost import activation_bytes, count_flops, count_macs, count_params, node_macs, unit_macs
+from evo_topo.edits import EditError, PruneUnits
+from evo_topo.phenotype import build
+from evo_topo.units import mixes_units, unit_table
+from tests.reference import counted_flops, random_inputs
+from tests.strategies import EXAMPLES, genomes, resnet
+
+
+@given(genome=genomes())
+def test_flops_are_those_that_torch_counts(genome):
+    assert count_flops(genome) == counted_flops(genome)
+    assert count_flops(genome) == 2 * count_macs(genome) == 2 * sum(node_macs(genome).values())
+
+
+@given(genome=genomes())
+def test_params_are_those_of_the_module(genome):
+    assert count_params(genome) == sum(p.numel() for p in build(genome).parameters())
+
+
+class Meter(Interpreter):
+    """Adds up the sizes of all tensors that a forward pass makes."""
+
+    bytes_made = 0
+
+    def run_node(self, node):
+        value = super().run_node(node)
+        if node.op != "output":
+            self.bytes_made += value.numel() * value.element_size()
+        return value
+
+
+@given(genome=genomes())
+def test_activation_bytes_are_those_of_a_forward_pass(genome):
+    meter = Meter(build(genome).eval())
+    meter.run(random_inputs(genome, batch=1).float())
+    assert activation_bytes(genome) == meter.bytes_made
+    assert activation_bytes(genome, 2) * 2 == meter.bytes_made
+
+
+def test_known_costs():
+    genome = resnet()
+    assert count_params(genome) == 272_474
+    assert count_macs(genome) == 40_813_184
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_unit_macs_are_what_a_prune_saves(name):
+    genome = EXAMPLES[name]()
+    table = unit_table(genome)
+    for group, prices in unit_macs(genome).items():
+        both = any(
+            mixes_units(genome.by_name[maker])
+            and group in {m[0] for m in table.members[genome.by_name[maker].inputs[0]] if m}
+            for maker in table.groups[group].makers
+        )
+        for unit, price in enumerate(prices):
+            try:
+                child = PruneUnits(((group, (unit,)),)).apply(genome)
+            except EditError:
+                continue
+            saved = count_macs(genome) - count_macs(child)
+            assert price > saved if both else price == pytest.approx(saved)
+
+
+def test_costs_of_a_large_genome_build_nothing(monkeypatch):
+    def build_nothing(*_):
+        raise AssertionError("a tensor was made")
+
+    monkeypatch.setattr(torch.Tensor, "__new__", build_nothing)
+    assert count_macs(resnet((512, 1024, 2048), 3, 224)) > 1e12

@@ -1,0 +1,150 @@
+"""Slow and obviously right: what the package computes, written a second time without its shortcuts."""
+
+from collections import deque
+from math import prod
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from evo_topo.edits import PruneLayer, PruneUnits, layer_chain
+from evo_topo.ops import Add, Concat, Conv, Flatten, Input, Linear, Multiply, Output
+from evo_topo.phenotype import build
+from evo_topo.units import unit_table
+
+
+def evaluate_nodes(model, genome, inputs, dead=frozenset(), bypassed=None):
+    """The value of every node, node by node.
+
+    The channels `dead`, pairs of node and channel, are zeroed where a layer mixes channels; each node
+    that is a key of `bypassed` takes the value of the node named there.
+    """
+    values = {}
+    for node in genome.nodes:
+        reads = [values[name] for name in node.inputs]
+        match node.op:
+            case Input():
+                value = inputs
+            case Add():
+                value = torch.stack(torch.broadcast_tensors(*reads)).sum(0)
+            case Multiply():
+                value = torch.stack(torch.broadcast_tensors(*reads)).prod(0)
+            case Concat():
+                value = torch.cat(reads, 1)
+            case Flatten():
+                value = reads[0].reshape(len(inputs), -1)
+            case Output():
+                value = reads[0]
+            case _:
+                read = reads[0]
+                if isinstance(node.op, Linear) or getattr(node.op, "groups", 0) == 1:
+                    read = read.clone()
+                    read[:, [c for c in range(read.shape[1]) if (node.inputs[0], c) in dead]] = 0
+                value = model.get_submodule(node.name)(read)
+        source = (bypassed or {}).get(node.name)
+        values[node.name] = value if source is None else values[source]
+    return values
+
+
+def forward(model, genome, inputs, **changes):
+    return evaluate_nodes(model, genome, inputs, **changes)[genome.nodes[-1].name]
+
+
+def masked_forward(model, genome, units, inputs):
+    """The network with units, given as (group, units) pairs, zeroed wherever they are mixed."""
+    components = {vertex: part for part in find_components(genome) for vertex in part}
+    groups = unit_table(genome).groups
+    dead = set()
+    for group, chosen in units:
+        for maker, channels in groups[group].makers.items():
+            dead.update(*(components[maker, channels[unit][0]] for unit in chosen if channels[unit]))
+    return forward(model, genome, inputs, dead=dead)
+
+
+def expected_output(model, genome, edit, inputs):
+    """What the child of an edit must compute right after inheritance."""
+    if edit.is_function_preserving:
+        return forward(model, genome, inputs)
+    if isinstance(edit, PruneUnits):
+        return masked_forward(model, genome, edit.units, inputs)
+    if isinstance(edit, PruneLayer):
+        end = layer_chain(genome, edit.layer)[-1]
+        return forward(model, genome, inputs, bypassed={end: genome.by_name[edit.layer].inputs[0]})
+    raise NotImplementedError(f"say what a child of {type(edit).__name__} computes")
+
+
+def find_components(genome):
+    """Channels that live and die together: connected components over (node, channel)."""
+    linked = {(name, c): set() for name, shape in genome.shapes.items() for c in range(shape[0])}
+    for node in genome.nodes:
+        for a, b in _links(genome, node):
+            linked[a].add(b)
+            linked[b].add(a)
+    components, seen = [], set()
+    for vertex in linked:
+        if vertex not in seen:
+            seen.add(vertex)
+            part, queue = [], deque([vertex])
+            while queue:
+                part.append(at := queue.popleft())
+                queue.extend(linked[at] - seen)
+                seen |= linked[at]
+            components.append(frozenset(part))
+    return components
+
+
+def _links(genome, node):
+    """Pairs of a read and a made channel that a node ties."""
+    width = genome.shapes[node.name][0]
+    if isinstance(node.op, Concat):
+        sources = [(name, c) for name in node.inputs for c in range(genome.shapes[name][0])]
+        return [(source, (node.name, c)) for c, source in enumerate(sources)]
+    if isinstance(node.op, Flatten):
+        size = prod(genome.shapes[node.inputs[0]][1:])
+        return [((node.inputs[0], c // size), (node.name, c)) for c in range(width)]
+    if isinstance(node.op, Conv):
+        if node.op.groups == 1:
+            return []
+        reads, makes = genome.shapes[node.inputs[0]][0] // node.op.groups, width // node.op.groups
+        return [
+            ((node.inputs[0], k * reads + i), (node.name, k * makes + j))
+            for k in range(node.op.groups)
+            for i in range(reads)
+            for j in range(makes)
+        ]
+    if isinstance(node.op, Input | Linear):
+        return []
+    return [((name, c), (node.name, c)) for name in node.inputs for c in range(width)]
+
+
+def is_fixed(genome, component):
+    return any(isinstance(genome.by_name[name].op, Input | Output) for name, _ in component)
+
+
+def counted_flops(genome, model=None):
+    """FLOPs for one example, by torch's own counter."""
+    model = (model or build(genome)).eval()
+    parameter = next(model.parameters())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, *genome.input_shape, dtype=parameter.dtype, device=parameter.device))
+    return counter.get_total_flops()
+
+
+def randomised(genome, seed=0):
+    """A network in float64 and evaluation mode with random weights and BatchNorm statistics."""
+    model = build(genome, seed).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in model.state_dict().items():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 2, generator=generator)
+        elif name.endswith("running_mean") or value.dim() == 1:
+            value.copy_(torch.randn(value.shape, generator=generator))
+    return model
+
+
+def random_inputs(genome, batch=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, *genome.input_shape, generator=generator, dtype=torch.float64)
+
+
+def relative_error(got, expected):
+    return ((got - expected).abs().max() / expected.abs().max().clamp(min=1e-30)).item()
