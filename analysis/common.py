@@ -52,6 +52,7 @@ styled = rc_context(
         "grid.linewidth": 0.8,
         "figure.facecolor": "white",
         "savefig.facecolor": "white",
+        "text.parse_math": False,  # a dollar in a name is a dollar
         "svg.fonttype": "none",  # text stays text: searchable, and small
         "svg.hashsalt": "evo_topo",
     }

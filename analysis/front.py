@@ -76,7 +76,7 @@ def front_info(run: Run) -> FrontInfo:
     """Computes the front and the hypervolumes of a run.
 
     Raises:
-        LineageError: When no generation is finished, or ``front.json`` or ``founder.json`` is damaged.
+        LineageError: When no generation is finished, nobody was measured, or a file of the run is damaged.
     """
     if not run.populations:
         raise LineageError(f"{run.folder} has no finished generation yet")
@@ -85,6 +85,8 @@ def front_info(run: Run) -> FrontInfo:
         for i in run.individuals
         if i.outcome.accuracy is not None
     }
+    if not points:
+        raise LineageError(f"{run.folder} holds no individual whose accuracy was measured")
     populations = {g: [points[i] for i in ids if i in points] for g, ids in run.populations.items()}
     final = read_json(run.folder / "front.json", list[Measured])
     if final is None:
@@ -140,10 +142,12 @@ def draw_front(info: FrontInfo) -> Figure:
     right.annotate(f"{last[1]:.3f}", last, (0, 7), textcoords="offset points", ha="center", va="bottom")
     right.set_title("Hypervolume of the population", weight="bold")
     right.set_xlabel("generation")
-    right.set_ylabel("hypervolume  (reference: accuracy 0, founder's FLOPs; linear FLOPs)")
+    right.set_ylabel("hypervolume (linear in FLOPs)")
     right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     right.set_ylim(0, min(1.0, 1.15 * max(info.hypervolumes) + 0.02))
     right.margins(x=0.06)
+    note = "reference point: accuracy 0, founder's FLOPs"
+    right.text(0.98, 0.02, note, transform=right.transAxes, ha="right", color=GREY, fontsize=9)
     return figure
 
 
@@ -160,14 +164,14 @@ def _draw_individuals(axes: Axes, info: FrontInfo) -> None:
     colours.set_label("generation of birth")
     colours.outline.set_visible(False)
     marked = [p.accuracy for p in (*info.front, info.founder, info.trained_founder) if p is not None]
-    bottom = min([*marked, *(np.quantile(y, [0.05]) if len(y) else [])], default=0.0)
-    top = max([*marked, *y], default=1.0)
+    bottom, top = min([*marked, np.quantile(y, 0.05)]), max([*marked, *y])
     margin = 0.08 * max(top - bottom, 0.01)
     axes.set_ylim(bottom - margin, top + 1.6 * margin)
     if hidden := int((y < bottom - margin).sum()):
         note = f"{hidden} of {len(y):,} lie below"
         axes.text(0.01, 0.01, note, transform=axes.transAxes, color=GREY, fontsize=9)
     axes.set_xscale("log")
+    axes.margins(x=0.09)
     axes.xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())

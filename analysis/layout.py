@@ -1,4 +1,4 @@
-"""Where the boxes of a network go: rows by longest path, lanes by branch."""
+"""Where things go: the boxes of a network, the members of a family. Plain numbers, no drawing."""
 
 from __future__ import annotations
 
@@ -66,3 +66,71 @@ def route(places: Mapping[str, Place], source: str, reader: str) -> Literal["lat
     if places[source].heir == reader:
         return "late"
     return "early" if places[reader].opens_lane else "arc"
+
+
+def ancestors(parents: Mapping[int, int | None], ids: Sequence[int]) -> set[int]:
+    """The given individuals and everyone they descend from.
+
+    Args:
+        parents: Every individual's parent, by id.
+        ids: Where to start.
+    """
+    found: set[int] = set()
+    for start in ids:
+        current: int | None = start
+        while current is not None and current not in found:
+            found.add(current)
+            current = parents[current]
+    return found
+
+
+class FamilyPlaces(NamedTuple):
+    """Heights at which to draw a family, downwards from 0.
+
+    Attributes:
+        heights: Of each individual, by id.
+        ends: Of the end of each survivor's line, by id.
+        total: Of the whole picture.
+    """
+
+    heights: dict[int, float]
+    ends: dict[int, float]
+    total: float
+
+
+def place_family(parents: Mapping[int, int | None], survivors: Sequence[int], room: float) -> FamilyPlaces:
+    """Places a family so that no two lines cross: each subtree has a band of its own.
+
+    Every individual that died without children takes a slot of height 1, every survivor one of height
+    `room` for the end of its line; the others stand in the middle of what descends from them.
+
+    Args:
+        parents: Every individual's parent, by id.
+        survivors: Ids of those alive at the end.
+        room: Height of a survivor's slot.
+    """
+    children: dict[int, list[int]] = {member: [] for member in parents}
+    stack: list[int] = []
+    for member, parent in parents.items():
+        (stack if parent is None else children[parent]).append(member)
+    alive, total = set(survivors), 0.0
+    order: list[int] = []
+    heights: dict[int, float] = {}
+    ends: dict[int, float] = {}
+    while stack:  # depth first
+        member = stack.pop()
+        order.append(member)
+        stack.extend(reversed(children[member]))
+        if member in alive:
+            ends[member] = total + room / 2
+            total += room
+        elif not children[member]:
+            heights[member] = total + 0.5
+            total += 1
+    for member in reversed(order):
+        below = [heights[child] for child in children[member]]
+        if member in alive:
+            below.append(ends[member])
+        if below:
+            heights[member] = (min(below) + max(below)) / 2
+    return FamilyPlaces(heights, ends, total)

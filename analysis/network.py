@@ -14,10 +14,8 @@ from typing import Annotated
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Curve
-from matplotlib.textpath import text_to_path
 from msgspec import Struct
 
 from analysis.common import (
@@ -37,6 +35,7 @@ from analysis.common import (
     styled,
 )
 from analysis.layout import place_boxes, route
+from analysis.table import GAP, ROW, draw_heading, draw_table
 from evo_topo.cost import node_macs
 from evo_topo.genome import Genome
 from evo_topo.ops import Activation, Dropout, Input, Norm, Shape
@@ -49,8 +48,8 @@ NetworkId = Annotated[
     tyro.conf.arg(metavar="ID", help="The individual's id, or the word founder."),
 ]
 
-ROW, TOP, LEFT, WIDEST, GAP = 0.27, 1.1, 1.2, 1.3, 0.25
-"""Inches: row height, space for the heading and for arcs, widest box, space between columns."""
+TOP, LEFT, WIDEST = 1.1, 1.2, 1.3
+"""Inches: space for the heading, space for arcs, widest box."""
 
 
 class Box(Struct, frozen=True):
@@ -155,7 +154,9 @@ def draw_network(info: NetworkInfo) -> Figure:
     figure = Figure()
     axes = figure.add_axes((0, 0, 1, 1))
     table = LEFT + pitch * lanes + GAP
-    width = _draw_table(axes, info, boxes, table)
+    width = max(
+        draw_heading(axes, _heading(info)), draw_table(axes, _rows(boxes), (3,), table, TOP + ROW / 2)
+    )
     for box in boxes:
         (x, y), wide = centres[box.name], max(scale * sqrt(box.shape[0]), 0.06)
         colour = SEQUENTIAL(box.share / most) if box.flops else "white"
@@ -165,44 +166,31 @@ def draw_network(info: NetworkInfo) -> Figure:
         )
         for source in box.inputs:
             _connect(axes, route(places, source, box.name), centres[source], centres[box.name])
-    height = TOP + ROW * len(boxes) + GAP
-    figure.set_size_inches(width, height)
-    axes.set(xlim=(0, width), ylim=(height, 0))
+    size = width + GAP, TOP + ROW * len(boxes) + GAP
+    figure.set_size_inches(*size)
+    axes.set(xlim=(0, size[0]), ylim=(size[1], 0))
     axes.set_axis_off()
     return figure
 
 
-def _draw_table(axes: Axes, info: NetworkInfo, boxes: list[Box], left: float) -> float:
-    """Writes the heading and the columns; returns the width of the picture."""
+def _heading(info: NetworkInfo) -> list[str]:
     accuracy = "not measured" if info.accuracy is None else format_percent(info.accuracy)
-    heading = f"{info.run}: individual {info.id}" + (" (founder)" if info.generation == 0 else "")
-    facts = (
+    return [
+        f"{info.run}: individual {info.id}" + (" (founder)" if info.id == 0 else ""),
         f"generation {info.generation},  accuracy {accuracy},  {format_count(info.flops)} FLOPs,  "
-        f"{format_count(info.params)} parameters"
-    )
-    legend = "box: width by channels (square root), darker with more of the FLOPs"
-    axes.text(GAP, 0.27, heading, weight="bold", fontsize=11, va="center")
-    axes.text(GAP, 0.5, facts, fontsize=9, va="center")
-    axes.text(GAP, 0.7, legend, fontsize=9, va="center", color=GREY)
-    rows = [("layer", "operation", "output", "of FLOPs")] + [
-        (box.name, box.operation, " x ".join(map(str, box.shape)), format_percent(box.share or None, 1))
-        for box in boxes
+        f"{format_count(info.params)} parameters",
+        "box: width by channels (square root), darker with more of the FLOPs",
     ]
-    for column in range(4):
-        end = left + max(_text_width(row[column]) for row in rows)
-        for number, row in enumerate(rows):
-            x, side = (end, "right") if column == 3 else (left, "left")
-            colour = INK if number else GREY
-            y = TOP + ROW * (number - 0.5)
-            axes.text(x, y, row[column], fontsize=9, va="center", ha=side, color=colour)
-        left = end + GAP
-    return max(left, GAP + max(_text_width(text) for text in (heading + " " * 9, facts, legend)) + GAP)
 
 
-def _text_width(text: str) -> float:
-    """Width in inches at 9 points."""
-    font = FontProperties(family="DejaVu Sans", size=9)
-    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]) / 72
+def _rows(boxes: list[Box]) -> list[list[str]]:
+    return [["layer", "operation", "output", "of FLOPs"]] + [
+        [box.name, box.operation, " x ".join(map(str, box.shape)), _share_text(box)] for box in boxes
+    ]
+
+
+def _share_text(box: Box) -> str:
+    return "< 0.1 %" if 0 < box.share < 0.0005 else format_percent(box.share or None)
 
 
 def _connect(axes: Axes, way: str, start: tuple[float, float], end: tuple[float, float]) -> None:

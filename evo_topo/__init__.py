@@ -22,15 +22,31 @@ from evo_topo.edits import (
     random_edit,
 )
 from evo_topo.genome import Genome, GenomeError, Node
-from evo_topo.units import unit_table
+from evo_topo.mutation import Proposal, propose, random_prices
+from evo_topo.prices import Prices, UnitPrices
+from evo_topo.recipe import Recipe
+from evo_topo.units import UnitGroup, unit_table
 
 if TYPE_CHECKING:
+    from evo_topo.datasets import load_dataset
     from evo_topo.inheritance import inherit
     from evo_topo.phenotype import build
+    from evo_topo.saliency import gate_statistics, obd_prices, obd_saliency, weight_obd
+    from evo_topo.task import Task
+    from evo_topo.training import evaluate, reestimate_batchnorm, train
 
 _TORCH_PART = {
+    "Task": "task",
     "build": "phenotype",
+    "evaluate": "training",
+    "gate_statistics": "saliency",
     "inherit": "inheritance",
+    "load_dataset": "datasets",
+    "obd_prices": "saliency",
+    "obd_saliency": "saliency",
+    "reestimate_batchnorm": "training",
+    "train": "training",
+    "weight_obd": "saliency",
 }
 
 __all__ = [
@@ -39,20 +55,36 @@ __all__ = [
     "Genome",
     "GenomeError",
     "Node",
+    "Prices",
+    "Proposal",
     "PruneLayer",
     "PruneUnits",
+    "Recipe",
     "SplitLayer",
     "SplitUnits",
+    "Task",
+    "UnitGroup",
+    "UnitPrices",
     "activation_bytes",
     "build",
     "count_flops",
     "count_macs",
     "count_params",
     "edit_from_json",
+    "evaluate",
+    "gate_statistics",
     "inherit",
     "legal_edits",
+    "load_dataset",
+    "obd_prices",
+    "obd_saliency",
+    "propose",
     "random_edit",
+    "random_prices",
+    "reestimate_batchnorm",
+    "train",
     "unit_table",
+    "weight_obd",
 ]
 
 

@@ -94,9 +94,11 @@ def _emit(genome: Genome, node: Node, reads: list[FxNode], root: nn.Module, grap
     shape = genome.shapes[node.inputs[0]]
     module = _module(node.op, shape)
     if module is None:
-        return graph.output(reads[0])
+        output: FxNode = graph.output(reads[0])
+        return output
     root.add_module(node.name, module)
-    return graph.call_module(node.name, (reads[0],))
+    value: FxNode = graph.call_module(node.name, (reads[0],))
+    return value
 
 
 def _module(op: AnyOp, shape: Shape) -> nn.Module | None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from populations.config import Config
-    from populations.evolution import evolve
     from populations.lineage import load_run
+    from populations.run import evolve
 
-_HOMES = {"Config": "config", "evolve": "evolution", "load_run": "lineage"}
+_HOMES = {"Config": "config", "evolve": "run", "load_run": "lineage"}
 
 __all__ = ["Config", "evolve", "load_run"]
 

@@ -39,8 +39,8 @@ class Sketch:
 
     def conv_norm(self, width: int, source: str, kernel: int = 3, stride: int = 1) -> str:
         """A convolution that keeps the extents (divided by the stride), and its BatchNorm."""
-        sizes = [(size,) * self.dims for size in (kernel, stride, kernel // 2)]
-        self.add("conv", Conv(width, *sizes), source)
+        kernels, strides, paddings = [(size,) * self.dims for size in (kernel, stride, kernel // 2)]
+        self.add("conv", Conv(width, kernels, strides, paddings), source)
         return self.add("norm", Norm())
 
     def conv_norm_relu(self, width: int, source: str, kernel: int = 3, stride: int = 1) -> str:

@@ -17,7 +17,7 @@ def mean_loss(model: nn.Module, inputs: Tensor, targets: Tensor, batch_size: int
     mode = model.training
     model.eval()
     total = 0.0
-    for batch, labels in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+    for batch, labels in zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True):
         total += float(F.cross_entropy(model(batch), labels, reduction="sum"))
     model.train(mode)
     return total / len(inputs)

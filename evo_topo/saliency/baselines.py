@@ -94,7 +94,9 @@ class LabelGradients:
         """Takes one forward and one backward pass over normalised `inputs` and their classes."""
         with GateProbe(model, genome) as probe:
             tables = []
-            for batch, labels in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+            for batch, labels in zip(
+                torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True
+            ):
                 logits = probe.forward(batch)
                 p = logits.detach().softmax(1)
                 seed = p.scatter_add(1, labels[:, None], -torch.ones_like(p[:, :1]))

@@ -73,7 +73,9 @@ def gate_statistics(
         layer_squares = torch.zeros(len(probe.layer_columns), dtype=torch.float64)
         layers = list(probe.layer_columns.values())
         generator = torch.Generator().manual_seed(seed)
-        for batch, labels in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+        for batch, labels in zip(
+            torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True
+        ):
             logits = probe.forward(batch)
             log_p = logits.detach().log_softmax(1)
             label_seed = log_p.exp().scatter_add(1, labels[:, None], -torch.ones_like(log_p[:, :1]))

@@ -47,7 +47,7 @@ def ggn_diagonal(
         found: dict[str, Tensor] = vjp(logits, parameters)[1](column)[0]
         return found
 
-    for batch in inputs.split(batch_size):
+    for batch in torch.split(inputs, batch_size):
         with torch.no_grad():
             log_p = model(batch).log_softmax(1)
         for columns in hessian_root(log_p, curvature, 1, generator):

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import tracemalloc
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -262,11 +263,8 @@ def test_damaged_json_is_a_valid_genome_or_a_genome_error(name, seed, odd, damag
     for _ in range(damage - 3):
         at = rng.randrange(len(text))
         text = text[:at] + bytes([rng.randrange(256)]) * rng.randrange(3) + text[at + rng.randrange(3) :]
-    try:
+    with suppress(GenomeError):
         genome = Genome.from_json(text)
-    except GenomeError as error:
-        assert len(str(error)) < 1000
-    else:
         assert Genome.from_json(genome.to_json()) == genome
         assert unit_table(genome).members.keys() == genome.shapes.keys()
 

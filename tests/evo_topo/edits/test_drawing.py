@@ -138,6 +138,6 @@ def test_garbage_is_no_edit(text):
 
 def test_a_huge_unit_number_is_refused():
     genome = EXAMPLES["perceptron"]()
-    edit = edit_from_json('{"edit": "prune_units", "units": [["linear1", [%d]]]}' % 2**70)
+    edit = edit_from_json(PruneUnits((("linear1", (2**70,)),)).to_json())
     with pytest.raises(EditError, match="distinct, from 0 to 6"):
         edit.apply(genome)

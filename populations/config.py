@@ -1,0 +1,142 @@
+"""Config: how a population evolves. A frozen record; the command line and ``config.json`` derive from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from evo_topo.recipe import Recipe
+
+PresetName = Literal["digits", "fashion-mnist", "cifar10", "cifar100"]
+Objective = Literal["pareto", "accuracy-per-flop"]
+Criterion = Literal["obd", "magnitude", "random"]
+
+CHANGEABLE = frozenset({"generations", "minutes", "workers", "devices", "data_dir", "run_dir"})
+"""Fields that may differ when a run is resumed: they do not change which children are bred."""
+
+
+class ConfigError(ValueError):
+    """A configuration cannot be used; the message says which field and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """How a population evolves.
+
+    Raises:
+        ConfigError: When a field is out of its range.
+    """
+
+    preset: PresetName
+    """Founder, data and recipe to start from."""
+
+    recipe: Recipe
+    """How a child trains."""
+
+    generations: int | None = 12
+    """Generations to evolve; None for as many as fit into the minutes."""
+
+    minutes: float | None = None
+    """Time budget of the whole run instead of a number of generations."""
+
+    parents: int = 12
+    """Individuals that survive each generation (mu)."""
+
+    offspring: int = 12
+    """Children per generation (lambda)."""
+
+    founder_examples: int = 10_000
+    """Training examples that the founder sees before the first generation."""
+
+    seed: int = 0
+    """Seed of everything; on CPU the same seed gives the same lineage."""
+
+    objective: Objective = "pareto"
+    """Select by NSGA-II on accuracy and FLOPs, or by the ratio of the two."""
+
+    accuracy_floor: float = 0.5
+    """Individuals with less validation accuracy than this lose against all others."""
+
+    criterion: Criterion = "obd"
+    """What prices the mutations; magnitude and random are controls."""
+
+    growth: float = 0.35
+    """Probability that a mutation grows the network rather than pruning it."""
+
+    train_on: float = 0.15
+    """Probability that a child is not edited at all and only trains on."""
+
+    probe_examples: int = 2000
+    """Training examples on which edits are priced."""
+
+    workers: int | None = None
+    """Children developed at once; None for one per listed GPU, or one per `threads` CPU cores."""
+
+    threads: int = 1
+    """CPU threads per child; part of what makes a lineage reproducible."""
+
+    devices: str = "auto"
+    """`auto`, `cpu`, or a list such as `cuda:0,cuda:1`; a device may be listed more than once."""
+
+    data_dir: Path | None = None
+    """Folder to look for the data in first."""
+
+    run_dir: Path | None = None
+    """Folder for all that the run leaves; None for the next free one under runs/."""
+
+    def __post_init__(self) -> None:
+        if self.generations is None and self.minutes is None:
+            raise ConfigError("expected generations or minutes, got neither")
+        for name in ("parents", "offspring", "founder_examples", "probe_examples", "threads"):
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("generations", "workers"):
+            value = getattr(self, name)
+            self._check(name, value is None or value >= 1, "at least 1")
+        self._check("minutes", self.minutes is None or 0 < self.minutes < 1e6, "a positive number")
+        for name in ("accuracy_floor", "growth", "train_on"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
+
+    def _check(self, name: str, fine: bool, expected: str) -> None:
+        if not fine:
+            raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)}")
+
+    def to_json(self) -> str:
+        """The configuration as JSON text."""
+        text = msgspec.json.encode(dataclasses.asdict(self), enc_hook=str)
+        return msgspec.json.format(text).decode() + "\n"
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Config:
+        """Reads a configuration from JSON text.
+
+        Raises:
+            ConfigError: When the text is no valid configuration.
+        """
+        try:
+            return msgspec.json.decode(text, type=Config, dec_hook=_decode_path)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            raise ConfigError(f"not a configuration: {error}") from None
+
+    def check_resumable(self, stored: Config) -> None:
+        """Checks that a run begun with `stored` can go on with this configuration.
+
+        Raises:
+            ConfigError: When a field differs that decides which children are bred.
+        """
+        for field in dataclasses.fields(self):
+            now, then = getattr(self, field.name), getattr(stored, field.name)
+            if field.name not in CHANGEABLE and now != then:
+                raise ConfigError(
+                    f"{field.name}: the run was begun with {then} and cannot go on with {now}; "
+                    "leave the option out, or start a new run"
+                )
+
+
+def _decode_path(expected: type, value: Any) -> Any:
+    if expected is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"expected {expected.__name__}, got {value!r}")

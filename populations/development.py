@@ -1,0 +1,218 @@
+"""Developing one individual, inside a worker: inherit, train, measure, price, store."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+import torch
+from msgspec import Struct
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor, nn
+
+from evo_topo.cost import count_flops
+from evo_topo.edits import AnyEdit, edit_from_json
+from evo_topo.genome import Genome
+from evo_topo.inheritance import inherit
+from evo_topo.mutation import random_prices
+from evo_topo.phenotype import build
+from evo_topo.prices import Prices
+from evo_topo.recipe import Recipe
+from evo_topo.saliency import gate_statistics, magnitude_prices, obd_prices
+from evo_topo.task import Task, load_task
+from evo_topo.training import Diverged, evaluate, reestimate_batchnorm, train
+from populations.config import Criterion
+from populations.individual import Outcome, Status
+
+WEIGHTS = "weights"
+DATA = "data.safetensors"
+
+
+class WeightsError(ValueError):
+    """Stored weights are missing, damaged, or belong to another genome."""
+
+
+class Order(Struct, frozen=True):
+    """What a worker needs to develop one child: data and paths, nothing live.
+
+    Attributes:
+        id: The child's id.
+        run_dir: The run folder.
+        genome: JSON of the parent's genome; of its own for a founder.
+        parent: The parent's id; None for a founder.
+        parent_sha256: Digest of the parent's weights.
+        edit: JSON of the mutation; None to train on.
+        seed: Seed of the child.
+        recipe: How it trains.
+        criterion: What prices its own mutations.
+        probe_examples: Training examples on which they are priced.
+    """
+
+    id: int
+    run_dir: str
+    genome: str
+    parent: int | None
+    parent_sha256: str
+    edit: str | None
+    seed: int
+    recipe: Recipe
+    criterion: Criterion
+    probe_examples: int
+
+    def read_outcome(self) -> Outcome | None:
+        """The outcome that a worker left on disk, if it finished."""
+        try:
+            return msgspec.json.decode(outcome_path(Path(self.run_dir), self.id).read_bytes(), type=Outcome)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+
+def weights_path(run_dir: Path, id: int) -> Path:  # noqa: A002
+    """Where the weights of an individual are stored."""
+    return run_dir / WEIGHTS / f"{id}.safetensors"
+
+
+def outcome_path(run_dir: Path, id: int) -> Path:  # noqa: A002
+    """Where a worker leaves an outcome until the driver has stored it in the lineage."""
+    return run_dir / WEIGHTS / f"{id}.json"
+
+
+def develop(order: Order, device: str) -> Outcome:
+    """Develops one child; every ordinary failure comes back as an outcome."""
+    started = time.perf_counter()
+    status: Status
+    try:
+        return _develop(order, torch.device(device), started)
+    except Diverged as error:
+        status, reason = "diverged", str(error)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        status, reason = "out-of-memory", str(error)
+    except Exception as error:  # a child that fails is recorded; the run goes on
+        status, reason = "failed", f"{type(error).__name__}: {error}"
+    return Outcome(status, reason, seconds=time.perf_counter() - started, device=device)
+
+
+def _develop(order: Order, device: torch.device, started: float) -> Outcome:
+    run_dir = Path(order.run_dir)
+    task = shared_task(run_dir / DATA, str(device))
+    probe = probe_split(task, order.probe_examples)
+    genome, model = _conceive(order, task, probe[0], device)
+    inherited = evaluate(model, task.validation, task) if order.parent is not None else None
+    result = train(model, task, order.recipe, order.seed, device)
+    reestimate_batchnorm(model, task, order.recipe.calibration_examples, order.seed)
+    measured = evaluate(model, task.validation, task)
+    if not measured.loss < float("inf"):
+        raise Diverged(result.steps, measured.loss)
+    prices = price_edits(model, genome, *probe, order.criterion, order.seed)
+    outcome = Outcome(
+        "ok",
+        inherited_loss=None if inherited is None else inherited.loss,
+        loss=measured.loss,
+        accuracy=measured.accuracy,
+        correct=f"{_as_bits(measured.correct):x}",
+        examples=result.examples,
+        flops=3 * count_flops(genome) * result.examples,
+        device=str(device),
+        weights_sha256=save_weights(model, weights_path(run_dir, order.id)),
+        prices=prices,
+        seconds=time.perf_counter() - started,
+    )
+    _write_durably(outcome_path(run_dir, order.id), msgspec.json.encode(outcome))
+    return outcome
+
+
+def _conceive(order: Order, task: Task, probe: Tensor, device: torch.device) -> tuple[Genome, nn.Module]:
+    """Genome and network of the child, with what it inherits."""
+    genome = Genome.from_json(order.genome)
+    model: nn.Module = build(genome, order.seed)
+    if order.parent is None:
+        return genome, model.to(device)
+    path = weights_path(Path(order.run_dir), order.parent)
+    load_weights(model, path, order.parent_sha256)
+    model.to(device)
+    if order.edit is None:
+        return genome, model
+    edit: AnyEdit = edit_from_json(order.edit)
+    return edit.apply(genome), inherit(model, genome, edit, probe[:512])
+
+
+def measure_on_test(order: Order, device: str) -> float:
+    """Test accuracy of the order's parent, whose genome and weights the order names."""
+    task = shared_task(Path(order.run_dir) / DATA, device)
+    _, model = _conceive(order, task, torch.empty(0), torch.device(device))
+    return evaluate(model, task.test, task).accuracy
+
+
+def price_edits(
+    model: nn.Module, genome: Genome, inputs: Tensor, targets: Tensor, criterion: Criterion, seed: int
+) -> Prices:
+    """The price list that the next mutations of this network are chosen from."""
+    if criterion == "random":
+        return random_prices(genome, random.Random(seed))
+    if criterion == "magnitude":
+        return magnitude_prices(model, genome)
+    return obd_prices(gate_statistics(model, genome, inputs, targets, "sampled", seed=seed))
+
+
+@lru_cache(maxsize=2)
+def shared_task(path: Path, device: str) -> Task:
+    """The run's data, loaded once per process; on the CPU all processes map the same file."""
+    return load_task(path).to(device)
+
+
+def probe_split(task: Task, examples: int) -> tuple[Tensor, Tensor]:
+    """The first training examples, normalised, and their classes: what edits are priced on."""
+    return task.normalise(task.train.inputs[:examples]), task.train.targets[:examples]
+
+
+def save_weights(model: nn.Module, path: Path) -> str:
+    """Stores a model's state durably; returns the SHA-256 of the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    temporary = path.with_suffix(".tmp")
+    save_file(state, temporary)
+    data = temporary.read_bytes()
+    _sync(temporary)
+    os.replace(temporary, path)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_weights(model: nn.Module, path: Path, sha256: str) -> None:
+    """Loads a stored state into the model it belongs to.
+
+    Raises:
+        WeightsError: When the file is missing, damaged, or does not fit the model.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"weights {path} cannot be read: {error.strerror}") from None
+    # safetensors notices truncation but not a flipped bit.
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise WeightsError(f"weights {path} are damaged: their SHA-256 is not the recorded one")
+    try:
+        model.load_state_dict(load(data))
+    except (SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"weights {path} do not fit their genome: {error}") from None
+
+
+def _as_bits(correct: Tensor) -> int:
+    return sum(1 << i for i in correct.nonzero().flatten().tolist())
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    temporary = path.with_suffix(".json.tmp")
+    temporary.write_bytes(data)
+    _sync(temporary)
+    os.replace(temporary, path)
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,69 @@
+"""Presets: founder, data and recipe by name, each a few lines. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from evo_topo.genome import Genome
+from evo_topo.recipe import Recipe
+from populations.config import Config, PresetName
+from populations.founders import conv_net, residual_net
+
+
+class Preset(NamedTuple):
+    """A starting point.
+
+    Attributes:
+        about: One line on it.
+        founder: Makes the genome that the evolution starts from.
+        config: All settings; the data set is the one with the preset's name.
+    """
+
+    about: str
+    founder: Callable[[], Genome]
+    config: Config
+
+
+PRESETS: dict[PresetName, Preset] = {
+    "digits": Preset(
+        "1,797 handwritten digits of 8 x 8 pixels; comes with scikit-learn",
+        lambda: conv_net((1, 8, 8), 10, (16, 32, 64, 64), (1, 1, 2, 1)),
+        Config(
+            preset="digits",
+            recipe=Recipe(examples=3000, batch_size=64, learning_rate=0.05, crop_padding=1),
+            founder_examples=9000,
+            accuracy_floor=0.9,
+        ),
+    ),
+    "fashion-mnist": Preset(
+        "70,000 pictures of clothes, 28 x 28 pixels",
+        lambda: conv_net((1, 28, 28), 10, (16, 16, 32, 32, 64, 64), (1, 1, 2, 1, 2, 1)),
+        Config(
+            preset="fashion-mnist",
+            recipe=Recipe(examples=15_000, batch_size=128, learning_rate=0.05, crop_padding=1, flip=True),
+            founder_examples=60_000,
+            accuracy_floor=0.8,
+        ),
+    ),
+    "cifar10": Preset(
+        "60,000 colour pictures of 10 kinds, 32 x 32 pixels",
+        lambda: residual_net((3, 32, 32), 10, (16, 32, 64), 3),
+        Config(
+            preset="cifar10",
+            recipe=Recipe(examples=100_000, batch_size=128, learning_rate=0.1, crop_padding=4, flip=True),
+            founder_examples=1_000_000,
+            accuracy_floor=0.6,
+        ),
+    ),
+    "cifar100": Preset(
+        "60,000 colour pictures of 100 kinds, 32 x 32 pixels",
+        lambda: residual_net((3, 32, 32), 100, (16, 32, 64), 3),
+        Config(
+            preset="cifar100",
+            recipe=Recipe(examples=100_000, batch_size=128, learning_rate=0.1, crop_padding=4, flip=True),
+            founder_examples=1_000_000,
+            accuracy_floor=0.3,
+        ),
+    ),
+}

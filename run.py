@@ -1,0 +1,242 @@
+"""Evolves a population of neural networks: `python run.py --help` shows all there is to choose."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from populations.config import Config, ConfigError
+from populations.presets import PRESETS
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+    from populations.evolution import Progress
+    from populations.run import Entry, Result
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Evolves a population of neural networks that find their own structure.
+
+    The preset may also stand first, as in: run.py fashion-mnist --minutes 15. The defaults shown are those
+    of the preset.
+    """
+
+    config: tyro.conf.OmitArgPrefixes[Config]
+    """How to evolve."""
+
+    resume: bool = False
+    """Go on with the run in --run-dir; options that are left out stay as they were."""
+
+    dry_run: bool = False
+    """Print configuration, data, founder and devices, and stop."""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command line; returns the exit code."""
+    try:
+        arguments = parse(argv)
+        if arguments.dry_run:
+            print_plan(arguments.config)
+        else:
+            run(arguments)
+    except KeyboardInterrupt:
+        print("\nstopped; go on with: python run.py --resume --run-dir RUN", file=sys.stderr)
+        return 130
+    except (ValueError, RuntimeError, OSError) as error:
+        if not _is_expected(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(argv: list[str]) -> Arguments:
+    """Arguments of the command line; defaults are those of the preset, or of the run to resume.
+
+    Raises:
+        ConfigError: When an option is out of its range, or the run to resume has no configuration.
+    """
+    if argv and not argv[0].startswith("-"):
+        argv = ["--preset", *argv]
+    preset, run_dir = _value_of("--preset", argv), _value_of("--run-dir", argv)
+    default = next((p.config for name, p in PRESETS.items() if name == preset), PRESETS["digits"].config)
+    if "--resume" in argv and run_dir is not None:
+        from populations.run import load_config
+
+        default = load_config(Path(run_dir))
+    if _value_of("--minutes", argv) and not _value_of("--generations", argv):
+        default = dataclasses.replace(default, minutes=1.0, generations=None)  # time decides
+    return tyro.cli(
+        Arguments,
+        args=argv,
+        default=Arguments(config=default),
+        prog="run.py",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def _value_of(option: str, argv: list[str]) -> str | None:
+    """The value that follows an option, or stands behind its equals sign."""
+    for word, following in zip(argv, [*argv[1:], None], strict=True):
+        if word == option:
+            return following
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether an error is one whose message says all, so that no traceback is needed."""
+    from evo_topo.datasets import DatasetError
+    from populations.development import WeightsError
+    from populations.evolution import EvolutionError
+    from populations.lineage import LineageError
+
+    expected = (ConfigError, DatasetError, EvolutionError, LineageError, WeightsError, OSError)
+    return isinstance(error, expected)
+
+
+def run(arguments: Arguments) -> None:
+    """Evolves, with progress on the screen, and prints what came of it."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(f"evo_topo: evolving preset {arguments.config.preset}", highlight=False)
+    from populations.run import evolve  # takes seconds: it loads torch
+
+    with Screen(console) as screen:
+        result = evolve(arguments.config, report=screen.show, resume=arguments.resume)
+    print_result(console, result)
+
+
+class Screen:
+    """Live progress on a terminal; elsewhere one plain line per generation."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live: Live | None = None
+
+    def __enter__(self) -> Screen:
+        if self.console.is_terminal:
+            from rich.live import Live
+
+            self.live = Live(console=self.console, transient=True, refresh_per_second=4)
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def show(self, progress: Progress) -> None:
+        """Shows how far the run is."""
+        if self.live is not None:
+            self.live.update(_as_table(progress), refresh=True)
+        elif progress.children_done == progress.children:
+            print(_as_line(progress), flush=True)
+
+
+def _as_line(progress: Progress) -> str:
+    of = "" if progress.generations is None else f"/{progress.generations}"
+    front = "  ".join(f"{accuracy:.3f}@{_short(flops)}" for _, accuracy, flops in progress.front[-6:])
+    return (
+        f"{progress.phase}: generation {progress.generation}{of}  "
+        f"children {progress.children_done}/{progress.children}  "
+        + (f"failed {progress.failed}  " if progress.failed else "")
+        + f"best {progress.best_accuracy:.3f}  front {front or '-'}  "
+        f"{progress.elapsed:.0f} s, ETA {_eta(progress)}"
+    )
+
+
+def _as_table(progress: Progress) -> RenderableType:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    of = "" if progress.generations is None else f" of {progress.generations}"
+    head = Text.assemble(
+        (progress.phase, "bold"),
+        f"   generation {progress.generation}{of}   children {progress.children_done}/{progress.children}",
+        f"   failed {progress.failed}   best accuracy {progress.best_accuracy:.3f}",
+        f"   {progress.elapsed:.0f} s, ETA {_eta(progress)}",
+    )
+    bar = ProgressBar(total=progress.children, completed=progress.children_done, width=60)
+    table = Table("id", "validation accuracy", "FLOPs", title="front", title_justify="left")
+    for id_, accuracy, flops in progress.front:
+        table.add_row(str(id_), f"{accuracy:.4f}", _short(flops))
+    return Group(head, bar, table)
+
+
+def _eta(progress: Progress) -> str:
+    return "-" if progress.remaining is None else f"{progress.remaining:.0f} s"
+
+
+def _short(count: float) -> str:
+    """A count in three digits: 1.23M."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= limit:
+            return f"{count / limit:.3g}{unit}"
+    return f"{count:.0f}"
+
+
+def print_result(console: Console, result: Result) -> None:
+    """Prints the front with the founder for comparison, and where to look further."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("id", "test accuracy", "FLOPs", "parameters", "accuracy per MFLOP"):
+        table.add_column(title, justify="right")
+    for entry in result.front:
+        table.add_row(str(entry.id), *_cells(entry))
+    table.add_section()
+    table.add_row("founder", *_cells(result.founder))
+    console.print(table)
+    console.print(
+        f"The founder was trained with {result.founder_examples:,} examples, as many as the longest line "
+        "of descent on the front.",
+        highlight=False,
+    )
+    smallest = result.front[0].id
+    console.print(f"run folder: {result.run_dir}", highlight=False, soft_wrap=True)
+    for command in ("front", "lineage", "calibration"):
+        console.print(f"  python -m analysis.{command} {result.run_dir}", highlight=False, soft_wrap=True)
+    console.print(
+        f"  python -m analysis.network {result.run_dir} {smallest}", highlight=False, soft_wrap=True
+    )
+
+
+def _cells(entry: Entry) -> tuple[str, ...]:
+    ratio = entry.test_accuracy / (entry.flops / 1e6)
+    return f"{entry.test_accuracy:.4f}", _short(entry.flops), f"{entry.params:,}", f"{ratio:.3g}"
+
+
+def print_plan(config: Config) -> None:
+    """Prints what a run would do: configuration, data, founder and devices."""
+    from evo_topo import count_flops, count_macs, count_params
+    from evo_topo.datasets import load_dataset
+    from populations.workers import resolve_devices
+
+    task = load_dataset(config.preset, config.data_dir)
+    founder = PRESETS[config.preset].founder()
+    print(config.to_json())
+    shape = " x ".join(map(str, task.input_shape))
+    sizes = ", ".join(f"{len(getattr(task, s).targets):,} {s}" for s in ("train", "validation", "test"))
+    print(f"data: {task.name}, inputs {shape}, {task.num_classes} classes, {sizes} examples")
+    print(
+        f"founder: {count_macs(founder):,} MACs, {count_flops(founder):,} FLOPs, "
+        f"{count_params(founder):,} parameters\n{founder}"
+    )
+    print(f"devices: {', '.join(resolve_devices(config.devices, config.workers, config.threads))}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
