@@ -141,13 +141,11 @@ def draw_front(info: FrontInfo) -> Figure:
     last = (info.generations[-1], info.hypervolumes[-1])
     right.annotate(f"{last[1]:.3f}", last, (0, 7), textcoords="offset points", ha="center", va="bottom")
     right.set_title("Hypervolume of the population", weight="bold")
-    right.set_xlabel("generation")
+    right.set_xlabel("generation\n(reference point: accuracy 0, founder's FLOPs)")
     right.set_ylabel("hypervolume (linear in FLOPs)")
     right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    right.set_ylim(0, min(1.0, 1.15 * max(info.hypervolumes) + 0.02))
+    right.set_ylim(0, min(1.0, max(1.15 * max(info.hypervolumes), 0.1)))
     right.margins(x=0.06)
-    note = "reference point: accuracy 0, founder's FLOPs"
-    right.text(0.98, 0.02, note, transform=right.transAxes, ha="right", color=GREY, fontsize=9)
     return figure
 
 
@@ -172,7 +170,7 @@ def _draw_individuals(axes: Axes, info: FrontInfo) -> None:
         axes.text(0.01, 0.01, note, transform=axes.transAxes, color=GREY, fontsize=9)
     axes.set_xscale("log")
     axes.margins(x=0.09)
-    axes.xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator(10, (1, 2, 5) if x.max() < 300 * x.min() else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from msgspec import Struct
 
 
@@ -29,3 +31,9 @@ class Prices(Struct, frozen=True, forbid_unknown_fields=True):
     criterion: str
     units: dict[str, UnitPrices]
     layers: dict[str, float]
+
+    @property
+    def are_finite(self) -> bool:
+        """Whether no price is NaN or infinite."""
+        totals = (value for group in self.units.values() for value in group.cumulative)
+        return all(map(math.isfinite, (*totals, *self.layers.values())))

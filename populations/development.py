@@ -156,8 +156,12 @@ def price_edits(
     if criterion == "random":
         return random_prices(genome, random.Random(seed))
     if criterion == "magnitude":
-        return magnitude_prices(model, genome)
-    return obd_prices(gate_statistics(model, genome, inputs, targets, "sampled", seed=seed))
+        prices = magnitude_prices(model, genome)
+    else:
+        prices = obd_prices(gate_statistics(model, genome, inputs, targets, "sampled", seed=seed))
+    if not prices.are_finite:
+        raise ArithmeticError("the predicted loss changes of its mutations are not finite")
+    return prices
 
 
 @lru_cache(maxsize=2)

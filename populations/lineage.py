@@ -8,6 +8,7 @@ is safe to open.
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +81,27 @@ class Lineage:
         path = run_dir / DATABASE
         if read_only and not path.is_file():
             raise LineageError(f"{run_dir} is no run folder: it holds no {DATABASE}")
+        self._read_only = read_only
+        mode = "ro" if read_only else "rwc"
         try:
-            mode = "ro" if read_only else "rwc"
             self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
-            if not read_only:
+        except sqlite3.DatabaseError as error:
+            raise LineageError(f"{path} cannot be opened: {error}") from None
+        if not read_only:
+            try:
                 # One fsync a commit costs nothing at one commit a child, and outlives a power loss.
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._db.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
-            raise LineageError(f"{path} cannot be opened: {error}") from None
+            except sqlite3.DatabaseError as error:
+                self._db.close()
+                raise LineageError(f"{path} cannot be opened: {error}") from None
 
     def close(self) -> None:
-        """Closes the database."""
+        """Closes the database; what the driver leaves is one plain file, readable on any medium."""
+        if not self._read_only:
+            with suppress(sqlite3.OperationalError):  # a reader has it open: the log stays beside it
+                self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
 
     def __enter__(self) -> Lineage:
@@ -175,11 +184,18 @@ def line_of_descent(individuals: list[Individual], id: int) -> list[Individual]:
 
 
 def replay(individuals: list[Individual], id: int) -> Genome:  # noqa: A002
-    """The genome that founder + list of edits gives: equal to the stored one in a sound lineage."""
+    """The genome that founder + list of edits gives: equal to the stored one in a sound lineage.
+
+    Raises:
+        LineageError: When an edit does not apply to the genome it should change.
+    """
     founder, *rest = line_of_descent(individuals, id)
     genome = founder.genome
     for individual in rest:
-        genome = genome if individual.edit is None else individual.edit.apply(genome)
+        try:
+            genome = genome if individual.edit is None else individual.edit.apply(genome)
+        except EditError as error:
+            raise LineageError(f"the edit of individual {individual.id} does not apply: {error}") from None
     return genome
 
 

@@ -173,6 +173,13 @@ def grouped():
     return net.end(net.add(Concat(), mixed, net.unit(z, 6, groups=2)))
 
 
+def grouped_across():
+    """A block that holds one channel of either part of a concat, and makes one."""
+    net = Sketch(2, 4, 4)
+    x, y = net.unit(net.input, 3), net.unit(net.input, 5)
+    return net.end(net.unit(net.add(Concat(), x, y), 4, groups=4))
+
+
 def grouped_residual():
     """A grouped convolution added onto what it reads, and a depthwise one with a multiplier."""
     net = Sketch(2, 4, 4)
@@ -232,6 +239,7 @@ EXAMPLES = {
         concat_single,
         squares,
         grouped,
+        grouped_across,
         grouped_residual,
         depthwise,
         mobile,

@@ -88,11 +88,11 @@ def two_layers(first, second, combine=Concat()):  # noqa: B008
 
 
 def shared(pairs, combine=Add()):  # noqa: B008
-    """Equal layers, combined in pairs by number."""
+    """Equal layers, combined in pairs by number and summed up."""
     net = Sketch(3)
     layers = [net.linear(net.input, 4) for _ in range(1 + max(map(max, pairs)))]
     ends = [net.add(combine, layers[a], layers[b]) for a, b in pairs]
-    return net.finish(net.linear(net.add(Concat(), *ends), 2))
+    return net.finish(net.linear(net.add(Add(), *ends), 2))
 
 
 DIFFERENT = {
@@ -111,6 +111,7 @@ DIFFERENT = {
     "two equal layers, one by both": shared([(0, 0), (0, 1)]),
     "product, each by one": shared([(0, 0), (1, 1)], Multiply()),
     "product, each by both": shared([(0, 1), (0, 1)], Multiply()),
+    "joined, each by one": shared([(0, 0), (1, 1)], Concat()),
     "joined, each by both": shared([(0, 1), (0, 1)], Concat()),
     "joined, in turn": shared([(0, 1), (1, 0)], Concat()),
 }
