@@ -85,13 +85,20 @@ def propose(
 
 
 def random_prices(genome: Genome, rng: RandomSource) -> Prices:
-    """A price list of random numbers: the control that knows nothing."""
+    """A price list of random numbers: the control that knows nothing.
+
+    A layer costs about as much as the units of a group of its width, or layers would always be cheapest.
+    """
     units = {}
     for group in unit_table(genome).groups.values():
         order = sorted(range(group.width), key=lambda _: rng.random())
         total = 0.0
         units[group.name] = UnitPrices(tuple(order), tuple([total := total + rng.random() for _ in order]))
-    layers = {e.layer: rng.random() for e in legal_layer_edits(genome) if isinstance(e, PruneLayer)}
+    layers = {
+        edit.layer: genome.shapes[edit.layer][0] * rng.random()
+        for edit in legal_layer_edits(genome)
+        if isinstance(edit, PruneLayer)
+    }
     return Prices("random", units, layers)
 
 
@@ -102,7 +109,8 @@ def _prunes(
     candidates: list[tuple[AnyEdit, float, float]] = []
     taken = _choose_units(genome, prices, rng, target, prune=True)
     if taken:
-        predicted = sum(prices.units[name].cumulative[len(units) - 1] for name, units in taken.items())
+        steps = {name: _steps(prices.units[name]) for name in taken}
+        predicted = math.fsum(steps[name][unit] for name, units in taken.items() for unit in units)
         saved = _macs_of(genome, taken)
         candidates.append((PruneUnits(_as_sets(taken)), predicted, predicted / saved))
     macs = node_macs(genome)
@@ -176,9 +184,7 @@ def _choose_units(
 
 def _queue(genome: Genome, group: UnitGroup, prices: UnitPrices, prune: bool) -> Iterator[tuple[int, float]]:
     """Units of one group in the order in which an edit takes them, each with its own price."""
-    steps = [prices.cumulative[0]]
-    steps += [b - a for a, b in zip(prices.cumulative, prices.cumulative[1:], strict=False)]
-    price_of = dict(zip(prices.order, steps, strict=True))
+    price_of = _steps(prices)
     if prune:
         most = max(1, int(MOST_OF_GROUP * group.width))
         for unit in list(spare_units(genome, group, prices.order[:most])):
@@ -187,6 +193,12 @@ def _queue(genome: Genome, group: UnitGroup, prices: UnitPrices, prune: bool) ->
         for unit in reversed(prices.order):
             if group.splittable[unit]:
                 yield unit, price_of[unit]
+
+
+def _steps(prices: UnitPrices) -> dict[int, float]:
+    """What each unit adds to the price of those before it in the order."""
+    before = (0.0, *prices.cumulative[:-1])
+    return {unit: b - a for unit, a, b in zip(prices.order, before, prices.cumulative, strict=True)}
 
 
 def _macs_of(genome: Genome, taken: Mapping[str, list[int]]) -> float:

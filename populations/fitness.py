@@ -12,6 +12,8 @@ from populations.config import Objective
 from populations.individual import Individual
 
 T = TypeVar("T")
+WORST_SIZE = 64.0
+"""log2 FLOPs beyond any network: finite, since infinity makes DEAP's crowding distance NaN."""
 
 
 class ParetoFitness(base.Fitness):  # type: ignore[misc]
@@ -51,7 +53,7 @@ class Member:
         size = math.log2(max(individual.flops, 1))
         if objective == "pareto":
             self.fitness = ParetoFitness()
-            self.fitness.values = (accuracy, size if accuracy >= accuracy_floor else math.inf)
+            self.fitness.values = (accuracy, size if accuracy >= accuracy_floor else WORST_SIZE)
         else:
             self.fitness = RatioFitness()
             # Accuracy alone, below any ratio, where the ratio would reward chance at no cost.

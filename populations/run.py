@@ -26,14 +26,14 @@ from populations.workers import Slots, develop_all, resolve_devices, run_tasks, 
 FRONT = "front.json"
 FOUNDER = "founder.json"
 REFERENCE_ID = -1
-"""Id of the founder that is trained as long as the front, for comparison."""
+"""Marks the files of the founder that is trained as long as the front, for comparison."""
 
 
 class Entry(NamedTuple):
     """A measured network, as ``front.json`` lists it.
 
     Attributes:
-        id: The individual's id; -1 for the founder trained on for comparison.
+        id: The individual's id; the founder's is 0, also where it was trained longer for comparison.
         accuracy: Validation accuracy.
         test_accuracy: Test accuracy, measured once, at the end.
         macs: Multiply-accumulates for one example.
@@ -112,8 +112,9 @@ def evolve(
             evolution.run()
             finished = evolution.generation == before and (run_dir / FRONT).exists()
             result = _read_result(evolution, run_dir) if finished else _finish(evolution, run_dir)
-        finally:
+        except BaseException:  # what they are at is no longer wanted; otherwise they idle for the next run
             stop_workers()
+            raise
         if task is None:  # the data of a preset can be had again
             (run_dir / DATA).unlink(missing_ok=True)
     return result
@@ -218,7 +219,7 @@ def _finish(evolution: Evolution, run_dir: Path) -> Result:
     evolution.report_phase("measuring on the test split")
     tested = _test_accuracies([*front, reference], run_dir, evolution)
     entries = [_entry(individual, tested[individual.id]) for individual in front]
-    founder = _entry(reference, tested[REFERENCE_ID])
+    founder = _entry(reference, tested[REFERENCE_ID])._replace(id=0)
     weights_path(run_dir, REFERENCE_ID).unlink(missing_ok=True)
     _write(run_dir / FOUNDER, json.dumps({**founder._asdict(), "examples": examples}, indent=1))
     _write(run_dir / FRONT, json.dumps([entry._asdict() for entry in entries], indent=1))

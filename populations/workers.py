@@ -80,20 +80,28 @@ def run_tasks(
         yield from parallel(delayed(_on_slot)(task, order, slots) for order in orders)
 
 
-def develop_all(orders: Sequence[Order], slots: Slots) -> Iterator[tuple[Order, Outcome]]:
+def develop_all(
+    orders: Sequence[Order], slots: Slots, task: Callable[[Order, str], Outcome] = develop
+) -> Iterator[tuple[Order, Outcome]]:
     """Develops children in parallel; yields each with its outcome, in the order in which they finish.
 
-    Every order gets exactly one outcome, also when worker processes die.
+    Every order gets exactly one outcome, also when worker processes die: those that were in flight are
+    developed again, one at a time, and who takes its process down each time is recorded as crashed.
+
+    Args:
+        orders: The children.
+        slots: Devices and threads.
+        task: How a worker develops one.
     """
     pending = {order.id: order for order in orders}
     try:
-        for order, outcome in run_tasks(develop, orders, slots):
+        for order, outcome in run_tasks(task, orders, slots):
             del pending[order.id]
             yield order, outcome
     except BrokenProcessPool:
         pass
     for order in list(pending.values()):
-        yield order, _develop_alone(order, slots)
+        yield order, _develop_alone(order, slots, task)
 
 
 def stop_workers() -> None:
@@ -101,14 +109,14 @@ def stop_workers() -> None:
     get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
-def _develop_alone(order: Order, slots: Slots) -> Outcome:
+def _develop_alone(order: Order, slots: Slots, task: Callable[[Order, str], Outcome]) -> Outcome:
     """Develops a child that was in flight when the pool died, on its own, a few times at most."""
     for _ in range(ATTEMPTS - 1):  # the first attempt took the pool down, perhaps
         finished = order.read_outcome()
         if finished is not None:
             return finished
         try:
-            [(_, outcome)] = run_tasks(develop, [order], slots)
+            [(_, outcome)] = run_tasks(task, [order], slots)
             return outcome
         except BrokenProcessPool:
             continue

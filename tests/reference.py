@@ -130,14 +130,19 @@ def counted_flops(genome, model=None):
 
 
 def randomised(genome, seed=0):
-    """A network in float64 and evaluation mode with random weights and BatchNorm statistics."""
+    """A network in float64 and evaluation mode with random weights and BatchNorm statistics.
+
+    They are chosen such that signals keep their size and few units are dead, so that faults show.
+    """
     model = build(genome, seed).double().eval()
     generator = torch.Generator().manual_seed(seed)
     for name, value in model.state_dict().items():
         if name.endswith("running_var"):
             value.uniform_(0.5, 2, generator=generator)
-        elif name.endswith("running_mean") or value.dim() == 1:
-            value.copy_(torch.randn(value.shape, generator=generator))
+        elif value.dim() == 1:
+            value.copy_(0.3 * torch.randn(value.shape, generator=generator) + name.endswith("weight"))
+        elif value.dim() > 1:
+            value.mul_(3**0.5)
     return model
 
 

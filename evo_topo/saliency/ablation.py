@@ -7,19 +7,18 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from evo_topo.genome import Genome
-from evo_topo.saliency.gates import masked
+from evo_topo.saliency.gates import evaluation_mode, masked
 from evo_topo.units import unit_table
 
 
 @torch.inference_mode()
 def mean_loss(model: nn.Module, inputs: Tensor, targets: Tensor, batch_size: int = 1000) -> float:
     """Mean cross-entropy in evaluation mode, over normalised inputs and their classes."""
-    mode = model.training
-    model.eval()
+    batches = zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
     total = 0.0
-    for batch, labels in zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True):
-        total += float(F.cross_entropy(model(batch), labels, reduction="sum"))
-    model.train(mode)
+    with evaluation_mode(model):
+        for batch, labels in batches:
+            total += float(F.cross_entropy(model(batch), labels, reduction="sum"))
     return total / len(inputs)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import torch
 from torch import Tensor, nn
 
 from evo_topo.genome import Genome
 from evo_topo.prices import Prices, UnitPrices
-from evo_topo.saliency.gates import GateProbe
+from evo_topo.saliency.gates import GateProbe, evaluation_mode
 from evo_topo.units import mixes_units, unit_table
 
 
@@ -62,19 +64,14 @@ def apoz(model: nn.Module, genome: Genome, inputs: Tensor) -> dict[str, Tensor]:
 
         return hook
 
-    handles = [
-        model.get_submodule(node.name).register_forward_pre_hook(count(node.inputs[0]))
-        for node in genome.nodes
-        if mixes_units(node)
-    ]
-    mode = model.training
-    try:
-        with torch.inference_mode():
-            model.eval()(inputs)
-    finally:
-        model.train(mode)
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as stack:
+        for node in genome.nodes:
+            if mixes_units(node):
+                module = model.get_submodule(node.name)
+                stack.enter_context(module.register_forward_pre_hook(count(node.inputs[0])))
+        stack.enter_context(evaluation_mode(model))
+        stack.enter_context(torch.inference_mode())
+        model(inputs)
     return {name: 1 - total / sizes[name].clamp(min=1) for name, total in zeros.items()}
 
 
@@ -112,15 +109,12 @@ def magnitude_prices(model: nn.Module, genome: Genome) -> Prices:
     """A price list by weight magnitude: the control that ranks without looking at the loss.
 
     Magnitudes are scaled to a mean of one per group, since layers differ in scale for no reason that
-    the loss knows of. Bypassing a layer is priced at the mean magnitude of all its weights.
+    the loss knows of. Bypassing a layer costs as much as all units of a group of its width.
     """
-    units, layers = {}, {}
+    units = {}
     for name, norms in magnitude(model, genome).items():
         scaled = norms / norms.mean().clamp(min=1e-30)
         order = scaled.argsort(stable=True)
         units[name] = UnitPrices(tuple(order.tolist()), tuple(scaled[order].cumsum(0).tolist()))
-    for name in GateProbe(model, genome).layer_columns:
-        weight = model.get_submodule(name).weight
-        assert isinstance(weight, Tensor)
-        layers[name] = float(weight.detach().abs().mean())
+    layers = {name: float(genome.shapes[name][0]) for name in GateProbe(model, genome).layer_columns}
     return Prices("magnitude", units, layers)

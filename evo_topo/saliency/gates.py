@@ -10,7 +10,7 @@ places where a unit is read and over space *before* anything is squared.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -62,28 +62,25 @@ class GateProbe:
         return torch.tensor(channels, dtype=torch.long), torch.tensor(columns, dtype=torch.long)
 
     def __enter__(self) -> GateProbe:
-        self._handles = []
-        for name in self._places:
-            module = self.model.get_submodule(name)
-            self._handles.append(module.register_forward_pre_hook(self._keep_read(name)))
-        for layer in self.layer_columns:
-            end = layer_chain(self.genome, layer)[-1]
-            first, last = self.model.get_submodule(layer), self.model.get_submodule(end)
-            self._handles.append(first.register_forward_pre_hook(self._keep_layer_input(layer)))
-            self._handles.append(last.register_forward_hook(self._keep_layer_output(layer)))
-        self._frozen = [p for p in self.model.parameters() if p.requires_grad]
-        for parameter in self._frozen:
-            parameter.requires_grad_(False)
-        self._mode = self.model.training
-        self.model.eval()
+        with ExitStack() as stack:
+            for name in self._places:
+                module = self.model.get_submodule(name)
+                stack.enter_context(module.register_forward_pre_hook(self._keep_read(name)))
+            for layer in self.layer_columns:
+                end = layer_chain(self.genome, layer)[-1]
+                first, last = self.model.get_submodule(layer), self.model.get_submodule(end)
+                stack.enter_context(first.register_forward_pre_hook(self._keep_layer_input(layer)))
+                stack.enter_context(last.register_forward_hook(self._keep_layer_output(layer)))
+            for parameter in self.model.parameters():
+                if parameter.requires_grad:
+                    stack.callback(parameter.requires_grad_, True)
+                    parameter.requires_grad_(False)
+            stack.enter_context(evaluation_mode(self.model))
+            self._undo = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        for parameter in self._frozen:
-            parameter.requires_grad_(True)
-        self.model.train(self._mode)
+        self._undo.close()
         self._reads, self._layers = {}, {}
 
     # A view is a new node of the autograd graph: its gradient is that of this read alone.
@@ -147,6 +144,18 @@ def _sum_space(a: Tensor, b: Tensor) -> Tensor:
 
 
 @contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Within the context no module is in training mode; afterwards each has its own flag back."""
+    flags = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+
+
+@contextmanager
 def masked(model: nn.Module, genome: Genome, units: dict[str, list[int]]) -> Iterator[None]:
     """Within the context, the given units are zero wherever a node reads them.
 
@@ -157,19 +166,15 @@ def masked(model: nn.Module, genome: Genome, units: dict[str, list[int]]) -> Ite
     """
     gone = {(group, unit) for group, chosen in units.items() for unit in chosen}
     members = unit_table(genome).members
-    handles = []
-    for node in genome.nodes:
-        if not mixes_units(node):
-            continue
-        channels = [c for c, member in enumerate(members[node.inputs[0]]) if member in gone]
-        if channels:
-            hook = _zero_channels(channels)
-            handles.append(model.get_submodule(node.name).register_forward_pre_hook(hook))
-    try:
+    with ExitStack() as stack:
+        for node in genome.nodes:
+            if not mixes_units(node):
+                continue
+            channels = [c for c, member in enumerate(members[node.inputs[0]]) if member in gone]
+            if channels:
+                hook = _zero_channels(channels)
+                stack.enter_context(model.get_submodule(node.name).register_forward_pre_hook(hook))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _zero_channels(channels: list[int]):  # type: ignore[no-untyped-def]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from evo_topo.saliency.gates import evaluation_mode
 from evo_topo.saliency.obd import Curvature, hessian_root
 
 
@@ -23,7 +24,7 @@ def ggn_diagonal(
     networks in evaluation mode) that term is zero and this *is* the Hessian's diagonal.
 
     Args:
-        model: Network in evaluation mode is assumed; BatchNorm uses its running statistics.
+        model: Its network; BatchNorm uses its running statistics.
         inputs: Normalised inputs (examples, *input_shape).
         curvature: ``exact`` (one backward pass per class) or ``sampled`` (one in all).
         batch_size: Examples whose gradients are held at once.
@@ -32,8 +33,6 @@ def ggn_diagonal(
     Returns:
         For each parameter by name, a tensor of its shape.
     """
-    mode = model.training
-    model.eval()
     parameters = {name: value.detach() for name, value in model.named_parameters()}
     buffers = dict(model.named_buffers())
     diagonal = {name: torch.zeros_like(value) for name, value in parameters.items()}
@@ -47,13 +46,13 @@ def ggn_diagonal(
         found: dict[str, Tensor] = vjp(logits, parameters)[1](column)[0]
         return found
 
-    for batch in torch.split(inputs, batch_size):
-        with torch.no_grad():
-            log_p = model(batch).log_softmax(1)
-        for columns in hessian_root(log_p, curvature, 1, generator):
-            for name, per_example in vmap(gradient)(batch, columns).items():
-                diagonal[name] += per_example.square().sum(0)
-    model.train(mode)
+    with evaluation_mode(model):
+        for batch in torch.split(inputs, batch_size):
+            with torch.no_grad():
+                log_p = model(batch).log_softmax(1)
+            for columns in hessian_root(log_p, curvature, 1, generator):
+                for name, per_example in vmap(gradient)(batch, columns).items():
+                    diagonal[name] += per_example.square().sum(0)
     return {name: total / len(inputs) for name, total in diagonal.items()}
 
 

@@ -1,0 +1,28 @@
+"""Tasks that go wrong on purpose, for worker processes to run."""
+
+import os
+import signal
+from pathlib import Path
+
+from populations.development import Order, develop
+from populations.individual import Outcome
+
+
+def dies_always(order: Order, device: str) -> Outcome:
+    if order.id == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return develop(order, device)
+
+
+def dies_once(order: Order, device: str) -> Outcome:
+    flag = Path(order.run_dir) / f"died-{order.id}"
+    if order.id == 1 and not flag.exists():
+        flag.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return develop(order, device)
+
+
+def where(order: int, device: str) -> tuple[int, int, str]:
+    import torch
+
+    return os.getpid(), torch.get_num_threads(), device

@@ -1,0 +1,64 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from populations.config import CHANGEABLE, Config, ConfigError
+from populations.presets import PRESETS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_json_round_trip(name):
+    config = dataclasses.replace(PRESETS[name].config, run_dir=Path("runs/x"), minutes=2.5)
+    assert Config.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("generations", 0),
+        ("parents", 0),
+        ("offspring", -1),
+        ("workers", 0),
+        ("threads", 0),
+        ("minutes", -1.0),
+        ("minutes", float("nan")),
+        ("growth", 1.5),
+        ("train_on", float("nan")),
+        ("accuracy_floor", -0.1),
+    ],
+)
+def test_out_of_range_is_refused_by_name(field, value):
+    with pytest.raises(ConfigError, match=field):
+        dataclasses.replace(PRESETS["digits"].config, **{field: value})
+
+
+def test_neither_generations_nor_minutes_is_refused():
+    with pytest.raises(ConfigError, match="generations or minutes"):
+        dataclasses.replace(PRESETS["digits"].config, generations=None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"preset": "mnist"}',
+        b"\xff",
+        "[" * 5000,
+        PRESETS["digits"].config.to_json().replace("0.05", "-1"),
+        PRESETS["digits"].config.to_json().replace('"seed": 0', '"seed": "zero"'),
+    ],
+)
+def test_bad_json_is_a_config_error(text):
+    with pytest.raises(ConfigError, match="not a configuration"):
+        Config.from_json(text)
+
+
+def test_resuming_may_change_only_what_does_not_breed():
+    stored = PRESETS["digits"].config
+    dataclasses.replace(stored, generations=99, workers=7, devices="cpu").check_resumable(stored)
+    with pytest.raises(ConfigError, match="seed: the run was begun with 0"):
+        dataclasses.replace(stored, seed=1).check_resumable(stored)
+    assert {field.name for field in dataclasses.fields(Config)} >= CHANGEABLE

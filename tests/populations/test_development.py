@@ -1,0 +1,133 @@
+import dataclasses
+import math
+import random
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from evo_topo import Genome, SplitUnits, build, count_flops, random_edit
+from evo_topo.task import save_task
+from populations.development import (
+    DATA,
+    Order,
+    WeightsError,
+    develop,
+    load_weights,
+    measure_on_test,
+    outcome_path,
+    price_edits,
+    probe_split,
+    save_weights,
+    weights_path,
+)
+from tests.small import small_config, small_founder, small_task
+
+
+@pytest.fixture
+def order(tmp_path):
+    save_task(small_task(), tmp_path / DATA)
+    recipe = small_config().recipe
+    return Order(0, str(tmp_path), small_founder().to_json(), None, "", None, 7, recipe, "obd", 100)
+
+
+def child_of(order: Order, sha256: str, **changes: object) -> Order:
+    return msgspec.structs.replace(order, **{"id": 1, "parent": 0, "parent_sha256": sha256, **changes})
+
+
+def test_founder_then_child(order, tmp_path):
+    founder = develop(order, "cpu")
+    assert founder.status == "ok", founder.reason
+    assert founder.inherited_loss is None
+    assert founder.flops == 3 * 256 * count_flops(small_founder())
+    assert founder.accuracy == int(founder.correct, 16).bit_count() / 128
+    assert order.read_outcome() == founder
+    edit = SplitUnits((("conv1", (0, 1)),))
+    child = develop(child_of(order, founder.weights_sha256, edit=edit.to_json()), "cpu")
+    assert child.status == "ok", child.reason
+    assert child.inherited_loss == pytest.approx(founder.loss, rel=1e-4)
+    assert child.prices.units.keys() == founder.prices.units.keys()
+    network = build(edit.apply(small_founder()))
+    load_weights(network, weights_path(tmp_path, 1), child.weights_sha256)
+
+
+def test_same_seed_same_child(order):
+    first, second = develop(order, "cpu"), develop(order, "cpu")
+    assert first.weights_sha256 == second.weights_sha256
+    assert first.loss == second.loss
+    other = develop(msgspec.structs.replace(order, seed=8), "cpu")
+    assert other.weights_sha256 != first.weights_sha256
+
+
+def test_measure_on_test_reads_the_test_split(order):
+    outcome = develop(order, "cpu")
+    accuracy = measure_on_test(child_of(order, outcome.weights_sha256), "cpu")
+    assert 0.1 < accuracy <= 1
+    assert accuracy * 100 == pytest.approx(round(accuracy * 100))
+
+
+def test_divergence_is_reported(order):
+    wild = dataclasses.replace(order.recipe, learning_rate=1e6)
+    outcome = develop(msgspec.structs.replace(order, recipe=wild), "cpu")
+    assert outcome.status == "diverged"
+    assert "learning rate" in outcome.reason
+    assert not weights_path(Path(order.run_dir), 0).exists()
+
+
+def test_out_of_memory_is_reported(order, monkeypatch):
+    def explode(*_: object) -> None:
+        raise torch.OutOfMemoryError("no memory left on the device")
+
+    monkeypatch.setattr("populations.development.train", explode)
+    outcome = develop(order, "cpu")
+    assert (outcome.status, outcome.reason) == ("out-of-memory", "no memory left on the device")
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "foreign"])
+def test_damaged_weights_are_noticed(order, tmp_path, damage):
+    founder = develop(order, "cpu")
+    path = weights_path(tmp_path, 0)
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        data[-9] ^= 4
+        path.write_bytes(data)
+    elif damage == "truncate":
+        path.write_bytes(data[:-100])
+    elif damage == "remove":
+        path.unlink()
+    else:
+        founder = msgspec.structs.replace(founder, weights_sha256=save_weights(torch.nn.Linear(2, 2), path))
+    outcome = develop(child_of(order, founder.weights_sha256), "cpu")
+    assert outcome.status == "failed"
+    assert "WeightsError" in outcome.reason
+    with pytest.raises(WeightsError, match=r"0\.safetensors"):
+        load_weights(build(small_founder()), path, founder.weights_sha256)
+
+
+def test_unfinished_outcome_is_not_read(order, tmp_path):
+    assert order.read_outcome() is None
+    develop(order, "cpu")
+    path = outcome_path(tmp_path, 0)
+    path.write_bytes(path.read_bytes()[:-5])
+    assert order.read_outcome() is None
+
+
+@pytest.mark.parametrize("criterion", ["obd", "magnitude", "random"])
+def test_every_criterion_prices_every_unit(criterion):
+    genome: Genome = random_edit(small_founder(), random.Random(3)).apply(small_founder())
+    model = build(genome)
+    prices = price_edits(model, genome, *probe_split(small_task(), 64), criterion, 0)
+    assert prices.criterion == criterion
+    for group in prices.units.values():
+        assert sorted(group.order) == list(range(len(group.order)))
+        assert all(map(math.isfinite, group.cumulative))
+
+
+def test_infinite_prices_fail_the_child():
+    genome = small_founder()
+    model = build(genome)
+    with torch.no_grad():
+        model.get_submodule("conv1").weight.mul_(float("inf"))
+    with pytest.raises(ArithmeticError, match="not finite"):
+        price_edits(model, genome, *probe_split(small_task(), 64), "magnitude", 0)

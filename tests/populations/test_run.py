@@ -1,0 +1,157 @@
+import dataclasses
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from evo_topo import Genome
+from evo_topo.recipe import Recipe
+from populations import evolve, load_run
+from populations.config import ConfigError
+from populations.evolution import EvolutionError, Progress
+from populations.founders import conv_net
+from populations.lineage import Lineage, replay
+from tests.small import small_config, small_founder, small_task
+
+
+def lineage_of(run_dir: Path) -> list[tuple[object, ...]]:
+    """Everything of a lineage but times."""
+    with sqlite3.connect(run_dir / "lineage.db") as db:
+        rows = db.execute(
+            "SELECT id, parent, generation, edit, genome, predicted_loss_change, status, inherited_loss, "
+            "loss, correct, examples, weights_sha256, prices FROM individual ORDER BY id"
+        ).fetchall()
+        return [*rows, *db.execute("SELECT * FROM population ORDER BY generation, id").fetchall()]
+
+
+class Stop(Exception):
+    """Stands for Ctrl-C."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of three generations with two workers, and what it reported."""
+    run_dir = tmp_path_factory.mktemp("runs") / "two"
+    reports: list[Progress] = []
+    config = small_config(run_dir, generations=3)
+    return evolve(config, small_task(), small_founder(), reports.append), reports
+
+
+def test_the_run_folder_holds_the_front(finished):
+    result, _ = finished
+    front = json.loads((result.run_dir / "front.json").read_text())
+    assert [list(entry) for entry in front] == [
+        ["id", "accuracy", "test_accuracy", "macs", "flops", "params", "genome"]
+    ] * len(front)
+    flops = [entry["flops"] for entry in front]
+    accuracies = [entry["accuracy"] for entry in front]
+    assert flops == sorted(flops)
+    assert accuracies == sorted(accuracies)
+    stored = {individual.id: individual for individual in load_run(result.run_dir)}
+    for entry in front:
+        genome = Genome.from_json(json.dumps(entry["genome"]))
+        assert genome == stored[entry["id"]].genome
+        assert entry["accuracy"] == stored[entry["id"]].outcome.accuracy
+        assert 0 < entry["test_accuracy"] <= 1
+
+
+def test_replaying_the_edits_gives_every_stored_genome(finished):
+    individuals = load_run(finished[0].run_dir)
+    assert len(individuals) == 1 + 3 * 4
+    assert all(replay(individuals, i.id) == i.genome for i in individuals)
+    kinds = {type(i.edit).__name__ for i in individuals[1:]}
+    assert {"NoneType", "PruneUnits"} <= kinds
+
+
+def test_training_is_accounted_along_the_line(finished):
+    individuals = {i.id: i for i in load_run(finished[0].run_dir)}
+    for child in individuals.values():
+        if child.parent is not None:
+            assert child.inherited_examples == individuals[child.parent].total_examples
+            assert child.total_examples == 1024 + 256 * (child.inherited_examples - 1024) // 256 + 256
+    front = finished[0].front
+    assert finished[0].founder_examples == max(individuals[e.id].total_examples for e in front)
+
+
+def test_only_survivors_keep_weights(finished):
+    run_dir = finished[0].run_dir
+    with Lineage(run_dir, read_only=True) as lineage:
+        survivors = lineage.populations()[3]
+    assert sorted(int(path.stem) for path in (run_dir / "weights").iterdir()) == survivors
+    assert len(survivors) <= 4
+
+
+def test_progress_counts_up_to_the_end(finished):
+    reports = finished[1]
+    evolving = [r for r in reports if r.phase == "evolving"]
+    assert [r.children_done for r in evolving if r.generation == 2] == [0, 1, 2, 3, 4]
+    assert [r.elapsed for r in reports] == sorted(r.elapsed for r in reports)
+    assert reports[-1].phase == "measuring on the test split"
+    assert finished[0].logbook.select("generation") == [0, 1, 2, 3]
+
+
+def test_one_worker_gives_the_same_lineage(finished, tmp_path):
+    evolve(small_config(tmp_path / "one", generations=3, workers=1), small_task(), small_founder())
+    assert lineage_of(tmp_path / "one") == lineage_of(finished[0].run_dir)
+
+
+@pytest.mark.parametrize("stop_at", [0, 6], ids=["in the founder", "within a generation"])
+def test_a_stopped_run_resumes_to_the_same_end(finished, tmp_path, stop_at):
+    config = small_config(tmp_path / "stopped", generations=3)
+    seen: list[Progress] = []
+
+    def stop(progress: Progress) -> None:
+        seen.append(progress)
+        if len(seen) > stop_at:
+            raise Stop
+
+    with pytest.raises(Stop):
+        evolve(config, small_task(), small_founder(), stop)
+    result = evolve(config, resume=True, founder=small_founder(), task=None)
+    assert lineage_of(result.run_dir) == lineage_of(finished[0].run_dir)
+    expected = finished[0]
+    assert result.front == expected.front
+    assert result.founder == expected.founder
+
+
+def test_resuming_a_finished_run_reads_the_test_split_no_second_time(finished, monkeypatch):
+    monkeypatch.setattr("populations.run.measure_on_test", None)
+    result = finished[0]
+    config = small_config(result.run_dir, generations=3)
+    again = evolve(config, resume=True)
+    assert again.front == result.front
+    assert again.founder_examples == result.founder_examples
+
+
+def test_failing_children_are_recorded_and_the_run_goes_on(tmp_path):
+    # at this learning rate some children diverge, and the founder, at a first small dose, does not
+    recipe = Recipe(examples=640, batch_size=8, learning_rate=1.5, warmup=0.0, calibration_examples=128)
+    config = small_config(
+        tmp_path / "wild", recipe=recipe, founder_examples=8, generations=1, offspring=6, accuracy_floor=0.0
+    )
+    result = evolve(config, small_task(), conv_net((1, 8, 8), 10, (6,), (1,)))
+    outcomes = [i.outcome for i in load_run(result.run_dir)]
+    assert len(outcomes) == 7
+    assert all(o.reason for o in outcomes if o.status != "ok")
+
+
+def test_bad_requests_are_refused(finished, tmp_path):
+    run_dir = finished[0].run_dir
+    with pytest.raises(ConfigError, match="holds a run already"):
+        evolve(small_config(run_dir), small_task(), small_founder())
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        evolve(small_config(tmp_path), resume=True)
+    with pytest.raises(ConfigError, match="seed"):
+        evolve(small_config(run_dir, generations=3, seed=5), resume=True)
+    with pytest.raises(ConfigError, match="founder: expected a network from"):
+        evolve(small_config(tmp_path / "x"), small_task(), conv_net((3, 8, 8), 10, (4,), (1,)))
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        evolve(small_config(tmp_path / "file" / "run"), small_task(), small_founder())
+
+
+def test_a_founder_that_cannot_be_trained_is_an_error(tmp_path):
+    recipe = dataclasses.replace(small_config().recipe, learning_rate=1e6)
+    with pytest.raises(EvolutionError, match="learning rate"):
+        evolve(small_config(tmp_path / "x", recipe=recipe), small_task(), small_founder())

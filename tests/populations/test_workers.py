@@ -1,0 +1,62 @@
+import os
+
+import pytest
+
+from evo_topo.task import save_task
+from populations.config import ConfigError
+from populations.development import DATA, Order
+from populations.workers import Slots, develop_all, resolve_devices, run_tasks, stop_workers
+from tests import faults
+from tests.small import small_config, small_founder, small_task
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _stop():
+    yield
+    stop_workers()
+
+
+def orders(folder, count: int) -> list[Order]:
+    save_task(small_task(), folder / DATA)
+    recipe = small_config().recipe
+    return [
+        Order(i, str(folder), small_founder().to_json(), None, "", None, i, recipe, "obd", 50) for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tasks_run_outside_the_driver_with_fixed_threads(tmp_path, workers):
+    slots = Slots(("cpu",) * workers, 1, tmp_path)
+    results = [result for _, result in run_tasks(faults.where, list(range(6)), slots)]
+    assert len(results) == 6
+    assert {threads for _, threads, _ in results} == {1}
+    assert os.getpid() not in {pid for pid, _, _ in results}
+
+
+def test_different_devices_are_held_one_at_a_time(tmp_path):
+    slots = Slots(("cpu", "cpu:0"), 1, tmp_path)
+    results = [result for _, result in run_tasks(faults.where, list(range(6)), slots)]
+    assert {device for _, _, device in results} <= {"cpu", "cpu:0"}
+    assert (tmp_path / "slot-0.lock").exists()
+
+
+def test_a_child_that_kills_its_worker_once_is_developed_again(tmp_path):
+    slots = Slots(("cpu", "cpu"), 1, tmp_path)
+    outcomes = {o.id: outcome for o, outcome in develop_all(orders(tmp_path, 4), slots, faults.dies_once)}
+    assert sorted(outcomes) == [0, 1, 2, 3]
+    assert {outcome.status for outcome in outcomes.values()} == {"ok"}
+
+
+def test_a_child_that_always_kills_its_worker_fails_alone(tmp_path):
+    slots = Slots(("cpu", "cpu"), 1, tmp_path)
+    outcomes = {o.id: outcome for o, outcome in develop_all(orders(tmp_path, 4), slots, faults.dies_always)}
+    assert {i: outcome.status for i, outcome in outcomes.items()} == {0: "ok", 1: "crashed", 2: "ok", 3: "ok"}
+    assert "3 times" in outcomes[1].reason
+
+
+def test_resolve_devices():
+    assert resolve_devices("cpu", 3, 1) == ("cpu",) * 3
+    assert resolve_devices("cpu,cpu", None, 1) == ("cpu", "cpu")
+    assert set(resolve_devices("cpu", None, 1)) == {"cpu"}
+    with pytest.raises(ConfigError, match="no device 'cuda:77'"):
+        resolve_devices("cpu,cuda:77", None, 1)
