@@ -1,0 +1,192 @@
+from random import Random
+
+import msgspec
+import pytest
+import torch
+from hypothesis import given
+from torch.autograd.functional import hessian, jacobian
+from torch.nn.functional import cross_entropy, one_hot
+
+from evo_topo.prices import Prices
+from evo_topo.saliency import (
+    GateProbe,
+    GateStatistics,
+    brute_force,
+    gate_statistics,
+    obd_prices,
+    obd_saliency,
+    set_saliency,
+)
+from evo_topo.saliency.obd import hessian_root
+from tests.gated import changed_logits, dense_jacobian
+from tests.reference import random_inputs, randomised, relative_error
+from tests.strategies import EXAMPLES, Sketch, genomes
+
+NAMES = ["small_resnet", "dense", "squeeze_excitation", "one_dimensional", "flat_tied", "partly_fixed"]
+
+
+def examples_of(genome, batch=4):
+    generator = torch.Generator().manual_seed(3)
+    return random_inputs(genome, batch), torch.randint(genome.num_classes, (batch,), generator=generator)
+
+
+def dense_statistics(model, genome, inputs, targets):
+    """Gradient (columns,) and J^T H J (columns, columns) over explicit gates and switches."""
+    jac = dense_jacobian(model, genome, inputs, GateProbe(model, genome))
+    p = model(inputs).softmax(1).detach()
+    output_hessian = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    gradient = torch.einsum("nc,ncw->w", p - one_hot(targets, p.shape[1]), jac)
+    curvature = torch.einsum("ncv,ncd,ndw->vw", jac, output_hessian, jac)
+    return gradient / len(inputs), curvature / len(inputs)
+
+
+def check_statistics(statistics, dense, probe, tolerance):
+    gradient, curvature = dense
+    for name, where in probe.columns.items():
+        assert relative_error(statistics.gradient[name], gradient[where]) < 1e-9
+        assert relative_error(statistics.curvature[name], curvature[where, where]) < tolerance
+    for name, column in probe.layer_columns.items():
+        assert statistics.layer_gradient[name] == pytest.approx(gradient[column].item(), abs=1e-12)
+        assert statistics.layer_curvature[name] == pytest.approx(
+            curvature[column, column].item(), rel=tolerance
+        )
+
+
+@given(genomes())
+def test_exact_statistics_are_those_of_the_dense_ggn(genome):
+    model, (inputs, targets) = randomised(genome), examples_of(genome)
+    probe = GateProbe(model, genome)
+    found = gate_statistics(model, genome, inputs, targets, batch_size=3)
+    check_statistics(found, dense_statistics(model, genome, inputs, targets), probe, 1e-9)
+
+
+@pytest.mark.parametrize(("name", "samples"), [(name, 1) for name in NAMES] + [("dense", 3)])
+def test_drawn_labels_give_the_dense_ggn_in_the_mean(name, samples):
+    genome = EXAMPLES[name]()
+    model, (inputs, targets) = randomised(genome), examples_of(genome)
+    with torch.no_grad():
+        model.get_submodule(genome.nodes[-2].name).weight.mul_(0.1)  # or some labels are too rare to draw
+    probe, dense = GateProbe(model, genome), dense_statistics(model, genome, inputs, targets)
+    often = [tensor.repeat(2000 // samples, *[1] * (tensor.dim() - 1)) for tensor in (inputs, targets)]
+    found = gate_statistics(model, genome, *often, "sampled", samples, batch_size=4000)
+    check_statistics(found, dense, probe, 0.1)
+    again = gate_statistics(model, genome, *often, "sampled", samples, batch_size=4000, seed=1)
+    assert all((again.curvature[group] != found.curvature[group]).any() for group in probe.columns)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_columns_of_the_root_multiply_to_the_hessian_of_the_loss(classes):
+    logits = torch.randn(classes, generator=torch.Generator().manual_seed(0)).double()
+    expected = hessian(lambda z: cross_entropy(z[None], torch.tensor([1])), logits)
+    columns = torch.cat(list(hessian_root(logits.log_softmax(0)[None], "exact", 1, torch.Generator())))
+    assert relative_error(columns.T @ columns, expected) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["one_dimensional", "depthwise", "grouped", "concat_swapped"])
+def test_in_a_chain_of_relu_layers_the_ggn_is_the_hessian(name):
+    genome = EXAMPLES[name]()
+    model, (inputs, targets) = randomised(genome), examples_of(genome)
+    probe, found = GateProbe(model, genome), gate_statistics(model, genome, inputs, targets)
+    for group, where in probe.columns.items():
+
+        def loss(part, where=where):
+            changes = torch.cat([part.new_zeros(where.start), part, part.new_zeros(probe.width - where.stop)])
+            return cross_entropy(changed_logits(model, genome, inputs, probe, changes), targets)
+
+        nothing = torch.zeros(where.stop - where.start, dtype=torch.float64)
+        assert relative_error(found.gradient[group], jacobian(loss, nothing)) < 1e-9
+        assert relative_error(found.curvature[group], hessian(loss, nothing)) < 1e-9
+
+
+def test_the_prediction_errs_in_the_third_order_only():
+    net = Sketch(5)
+    genome = net.finish(net.linear(net.linear(net.input, 6), 3))
+    model, (inputs, targets) = randomised(genome), examples_of(genome, 20)
+    errors = []
+    for _ in range(3):
+        predicted = obd_saliency(model, genome, inputs, targets)
+        measured = brute_force(model, genome, inputs, targets)
+        errors.append((predicted["linear1"] - measured["linear1"]).norm().item())
+        model.linear2.weight.data /= 10  # what a removal changes shrinks by this factor
+    assert errors[1] == pytest.approx(errors[0] / 1000, rel=0.9)
+    assert errors[2] == pytest.approx(errors[1] / 1000, rel=0.2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_set_costs_the_quadratic_form(name):
+    genome = EXAMPLES[name]()
+    model, (inputs, targets) = randomised(genome), examples_of(genome)
+    gradient, curvature = dense_statistics(model, genome, inputs, targets)
+    statistics, rng = gate_statistics(model, genome, inputs, targets), Random(0)
+    for group, where in GateProbe(model, genome).columns.items():
+        width = where.stop - where.start
+        for size in (1, 2, width):
+            units = rng.sample(range(width), min(size, width))
+            d = torch.zeros(len(gradient)).double()
+            d[[where.start + unit for unit in units]] = 1
+            expected = gradient @ d + 0.5 * d @ curvature @ d
+            assert set_saliency(statistics, group, units) == pytest.approx(expected.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("curvature", ["exact", "sampled"])
+def test_a_unit_costs_as_much_as_a_set_of_one(curvature):
+    genome = EXAMPLES["dense"]()
+    model, data = randomised(genome), examples_of(genome)
+    statistics = gate_statistics(model, genome, *data, curvature, seed=5)
+    for group, found in obd_saliency(model, genome, *data, curvature, seed=5).items():
+        expected = [set_saliency(statistics, group, [unit]) for unit in range(len(found))]
+        assert found.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def random_statistics(width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.randn(max(1, width // 2), width, generator=generator).double()
+    gradient = torch.randn(width, generator=generator).double()
+    return GateStatistics({"conv1": gradient}, {"conv1": root.T @ root}, {"conv1": -0.5}, {"conv1": 4.0})
+
+
+@pytest.mark.parametrize(("width", "seed"), [(1, 0), (2, 1), (5, 2), (12, 3), (30, 4)])
+def test_prices_take_the_unit_that_adds_least_each_time(width, seed):
+    statistics = random_statistics(width, seed)
+    prices = obd_prices(statistics)
+    order, left = [], set(range(width))
+    while left:
+        cost = {unit: set_saliency(statistics, "conv1", [*order, unit]) for unit in left}
+        order.append(min(cost, key=cost.get))
+        left.remove(order[-1])
+        assert prices.units["conv1"].cumulative[len(order) - 1] == pytest.approx(cost[order[-1]], rel=1e-4)
+    assert list(prices.units["conv1"].order) == order
+    alone = [set_saliency(statistics, "conv1", [unit]) for unit in range(width)]
+    assert order[0] == alone.index(min(alone))
+    assert prices.layers == {"conv1": 1.5}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prices_are_complete_finite_and_survive_json(name):
+    genome = EXAMPLES[name]()
+    model, data = randomised(genome), examples_of(genome)
+    prices, probe = obd_prices(gate_statistics(model, genome, *data)), GateProbe(model, genome)
+    assert prices.are_finite
+    assert msgspec.json.decode(msgspec.json.encode(prices), type=Prices) == prices
+    assert prices.layers.keys() == probe.layer_columns.keys()
+    assert {group: len(priced.order) for group, priced in prices.units.items()} == {
+        group: where.stop - where.start for group, where in probe.columns.items()
+    }
+
+
+def test_saliency_knows_what_units_are_worth(trained):
+    measured = brute_force(*trained)
+    for curvature in ("exact", "sampled"):
+        predicted = obd_saliency(*trained, curvature)
+        ranks = [torch.cat(list(x.values())).argsort().argsort().double() for x in (predicted, measured)]
+        assert torch.corrcoef(torch.stack(ranks))[0, 1] > 0.9
+
+
+def test_a_network_that_is_right_beyond_doubt_costs_nothing_to_curve():
+    genome = EXAMPLES["perceptron"]()
+    model, (inputs, _) = randomised(genome), examples_of(genome)
+    model.get_submodule(genome.nodes[-2].name).weight.data *= 1e4
+    targets = model(inputs).argmax(1)
+    statistics = gate_statistics(model, genome, inputs, targets, "sampled")
+    assert all(gradient.abs().max() < 1e-9 for gradient in statistics.gradient.values())
+    assert all(curvature.abs().max() < 1e-9 for curvature in statistics.curvature.values())

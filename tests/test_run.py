@@ -1,0 +1,103 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import run
+from tests.small import small_config
+
+ROOT = Path(run.__file__).parent
+SMALL = [
+    "--examples", "256", "--batch-size", "32", "--calibration-examples", "128", "--founder-examples", "1000",
+    "--generations", "1", "--parents", "4", "--offspring", "4", "--probe-examples", "100", "--accuracy-floor", "0.3",
+]  # fmt: skip
+
+
+def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "run.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_help_names_every_option_and_loads_no_torch():
+    code = "import sys, run\ntry: run.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    for option in (
+        "--generations --parents --offspring --seed --workers --devices --minutes --objective --data-dir "
+        "--run-dir --resume --dry-run"
+    ).split():
+        assert f"{option} " in result.stdout or f"{option}\n" in result.stdout, option
+    assert result.stdout.endswith("False\n")
+
+
+def test_a_whole_run_from_the_command_line(tmp_path):
+    run_dir = tmp_path / "first"
+    result = call("digits", *SMALL, "--run-dir", run_dir)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[0] == "evo_topo: evolving preset digits"
+    assert any(line.startswith("evolving: generation 1/1  children 4/4  best 0.") for line in lines)
+    front = json.loads((run_dir / "front.json").read_text())
+    ids = {str(entry["id"]) for entry in front}
+    table = [line.split() for line in lines if line.split()[:1] and line.split()[0] in ids]
+    assert [row[1] for row in table] == [f"{entry['test_accuracy']:.4f}" for entry in front]
+    assert f"run folder: {run_dir}" in lines
+    for line in lines[-4:]:
+        command = [sys.executable, *line.split()[1:]]
+        figure = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert figure.returncode == 0, figure.stderr
+        assert "wrote" in figure.stdout
+
+
+def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
+    result = call("--dry-run", "--devices", "cpu,cpu", "--run-dir", tmp_path / "none", "--seed", 3)
+    assert result.returncode == 0, result.stderr
+    assert '"seed": 3' in result.stdout
+    assert "897 train, 450 validation, 450 test examples" in result.stdout
+    assert "1,189,504 MACs, 2,379,008 FLOPs, 61,050 parameters" in result.stdout
+    assert result.stdout.endswith("devices: cpu, cpu\n")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mnist"], "invalid choice 'mnist'"),
+        (["--generations", "0"], "generations: expected at least 1, got 0"),
+        (["--learning-rate", "nan"], "learning_rate: expected a positive finite number"),
+        (["--minutes", "-1"], "minutes: expected a positive number"),
+        (["--devices", "cuda:99"], "there is no device 'cuda:99' here"),
+        (["--resume"], "expected the folder of the run to resume"),
+        (["--resume", "--run-dir", "no/such/run"], "no/such/run is no run folder"),
+        (["cifar10", "--data-dir", "no/such/data"], "no/such/data"),
+        (["--generatons", "3"], "--generatons"),
+    ],
+)
+def test_bad_requests_end_in_one_message_and_code_2(arguments, message, capsys):
+    try:
+        code = run.main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    assert code == 2
+    text = " ".join((captured.out + captured.err).replace("│", " ").split())
+    assert message in text
+    assert "Traceback" not in text
+
+
+def test_a_damaged_run_is_refused(tmp_path, capsys):
+    (tmp_path / "config.json").write_text(small_config(tmp_path).to_json())
+    (tmp_path / "lineage.db").write_bytes(b"this is no database" * 100)
+    assert run.main(["--resume", "--run-dir", str(tmp_path)]) == 2
+    assert "cannot be opened: file is not a database" in capsys.readouterr().err
+
+
+def test_defaults_come_from_the_preset_and_from_the_stored_run(tmp_path):
+    assert run.parse(["fashion-mnist"]).config.recipe.flip
+    assert run.parse(["--minutes", "3"]).config.generations is None
+    assert run.parse(["--minutes", "3", "--generations", "5"]).config.generations == 5
+    (tmp_path / "config.json").write_text(small_config(tmp_path, seed=9).to_json())
+    resumed = run.parse(["--resume", f"--run-dir={tmp_path}", "--generations", "7"]).config
+    assert (resumed.seed, resumed.generations) == (9, 7)
