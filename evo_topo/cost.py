@@ -9,20 +9,18 @@ from __future__ import annotations
 from itertools import accumulate
 from math import prod
 
-from evo_topo.genome import Genome, Node
+from evo_topo.genome import Genome, Node, once_per_genome
 from evo_topo.ops import Output
 from evo_topo.units import mixes_units, unit_table
 
 
+@once_per_genome
 def node_macs(genome: Genome) -> dict[str, int]:
     """Multiply-accumulates of each node for one example, by node name."""
-    macs = genome.__dict__.get("_node_macs")
-    if macs is None:
-        macs = genome.__dict__["_node_macs"] = {
-            node.name: node.op.num_macs(genome.input_shapes(node), genome.shapes[node.name])
-            for node in genome.nodes
-        }
-    return macs
+    return {
+        node.name: node.op.num_macs(genome.input_shapes(node), genome.shapes[node.name])
+        for node in genome.nodes
+    }
 
 
 def count_macs(genome: Genome) -> int:
@@ -60,6 +58,7 @@ def _elements_made(genome: Genome, node: Node) -> int:
     return prod(genome.shapes[node.name])
 
 
+@once_per_genome
 def unit_macs(genome: Genome) -> dict[str, list[float]]:
     """MACs that each unit accounts for, by group: those saved when it alone is removed.
 

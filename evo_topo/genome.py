@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, wraps
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from evo_topo.ops import MAX_ELEMENTS, AnyOp, Conv, Input, Linear, OpError, Output, Shape
+from evo_topo.ops import MAX_CHANNELS, MAX_ELEMENTS, AnyOp, Conv, Input, Linear, OpError, Output, Shape
 
+T = TypeVar("T")
 MAX_JSON_BYTES = 4 * 2**20
 MAX_NODES = 20_000
 # The last character is a digit, so that no name meets an attribute of torch.nn.Module.
@@ -131,6 +133,20 @@ class Genome(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
 _decoder = msgspec.json.Decoder(Genome)
 
 
+def once_per_genome(function: Callable[[Genome], T]) -> Callable[[Genome], T]:
+    """Decorates a pure function of a genome: computed at its first call, then kept with the genome."""
+    key = f"{function.__module__}.{function.__qualname__}"
+
+    @wraps(function)
+    def kept(genome: Genome) -> T:
+        if key not in genome.__dict__:
+            genome.__dict__[key] = function(genome)
+        value: T = genome.__dict__[key]
+        return value
+
+    return kept
+
+
 def _infer_shapes(nodes: tuple[Node, ...]) -> dict[str, Shape]:
     """Shapes in one pass, checking names, order, arity and sizes on the way."""
     if len(nodes) > MAX_NODES:
@@ -156,8 +172,10 @@ def _infer_shapes(nodes: tuple[Node, ...]) -> dict[str, Shape]:
             raise GenomeError(_unknown_input(nodes, name, error.args[0])) from None
         except OpError as error:
             raise GenomeError(f"node {name!r}: {error}") from None
-        if prod(shape) > MAX_ELEMENTS:
-            raise GenomeError(f"node {name!r}: output {shape} has over {MAX_ELEMENTS} elements")
+        if shape[0] > MAX_CHANNELS or prod(shape) > MAX_ELEMENTS:
+            raise GenomeError(
+                f"node {name!r}: output {shape} has over {MAX_CHANNELS} channels or {MAX_ELEMENTS} elements"
+            )
         shapes[name] = shape
     return shapes
 

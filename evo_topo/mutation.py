@@ -119,7 +119,7 @@ def _prunes(
             predicted = prices.layers[edit.layer]
             saved = sum(macs[name] for name in layer_chain(genome, edit.layer))
             candidates.append((edit, predicted, predicted / max(saved, 1)))
-    floor = 1e-3 * max((abs(price) for _, _, price in candidates), default=1.0) or 1.0
+    floor = 1e-3 * max([0.0, *[price for _, _, price in candidates]]) or 1.0
     # The order of log-price plus Gumbel noise is a draw without replacement, P ~ 1 / price.
     keyed = [(math.log(max(price, floor)) - _gumbel(rng), i) for i, (_, _, price) in enumerate(candidates)]
     for _, i in sorted(keyed):

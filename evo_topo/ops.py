@@ -22,6 +22,8 @@ Routing = Literal["makes", "carries", "ties", "joins", "spreads"]
 
 MAX_WIDTH = 2**16
 """Most channels or features that one operation may make."""
+MAX_CHANNELS = 2**20
+"""Most channels of one tensor, joined or flattened: bounds what finding its units takes."""
 MAX_ELEMENTS = 2**28
 """Most elements of one activation (per example) or one weight: 1 GiB of float32."""
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
-from evo_topo.genome import Genome, Node
+from evo_topo.genome import Genome, Node, once_per_genome
 from evo_topo.ops import Conv, Input, Linear, Output
 
 UnitMap = Mapping[str, Sequence[int]]
@@ -55,12 +55,10 @@ class UnitTable(NamedTuple):
     members: dict[str, list[Member]]
 
 
+@once_per_genome
 def unit_table(genome: Genome) -> UnitTable:
-    """Finds every unit of a genome in one pass; computed once per genome."""
-    table = genome.__dict__.get("_unit_table")
-    if table is None:
-        table = genome.__dict__["_unit_table"] = _Finder(genome).table()
-    return table
+    """Finds every unit of a genome, in one pass."""
+    return _Finder(genome).table()
 
 
 def is_maker(node: Node) -> bool:

@@ -22,11 +22,23 @@ def call(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_help_names_every_option_and_loads_no_torch():
     code = "import sys, run\ntry: run.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    for option in (
-        "--generations --parents --offspring --seed --workers --devices --minutes --objective --data-dir "
-        "--run-dir --resume --dry-run"
-    ).split():
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for option in [
+        "--generations",
+        "--parents",
+        "--offspring",
+        "--seed",
+        "--workers",
+        "--devices",
+        "--minutes",
+        "--objective",
+        "--data-dir",
+        "--run-dir",
+        "--resume",
+        "--dry-run",
+    ]:
         assert f"{option} " in result.stdout or f"{option}\n" in result.stdout, option
     assert result.stdout.endswith("False\n")
 

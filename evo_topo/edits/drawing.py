@@ -12,8 +12,8 @@ import msgspec
 from evo_topo.edits.base import EditError
 from evo_topo.edits.layer_edits import PruneLayer, SplitLayer, is_idempotent, layer_chain
 from evo_topo.edits.unit_edits import PruneUnits, SplitUnits, spare_units
-from evo_topo.genome import MAX_NODES, Genome, Node
-from evo_topo.ops import MAX_ELEMENTS, MAX_WIDTH, Conv, Linear
+from evo_topo.genome import MAX_NODES, Genome, Node, once_per_genome
+from evo_topo.ops import MAX_CHANNELS, MAX_ELEMENTS, MAX_WIDTH, Conv, Linear
 from evo_topo.units import UnitGroup, is_maker, unit_table
 
 T = TypeVar("T")
@@ -122,11 +122,12 @@ def _random_unit_edits(
             return
 
 
+@once_per_genome
 def _is_roomy(genome: Genome) -> bool:
     """Whether any single split stays below the size limits, so that none must be tried out."""
     return len(genome.nodes) + 3 <= MAX_NODES and all(
         4 * max(prod(genome.shapes[node.name]), _num_params(genome, node)) <= MAX_ELEMENTS
-        and (not is_maker(node) or 2 * genome.shapes[node.name][0] <= MAX_WIDTH)
+        and 2 * genome.shapes[node.name][0] <= (MAX_WIDTH if is_maker(node) else MAX_CHANNELS)
         for node in genome.nodes
     )
 

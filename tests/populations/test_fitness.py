@@ -26,9 +26,7 @@ def test_fold_accuracy_counts_only_the_fold():
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
 def test_pareto_front_equals_the_definition(points):
     front = pareto_front(points, lambda p: p[0], lambda p: p[1])
-    best = {
-        p for p in points if not any(q[0] >= p[0] and q[1] <= p[1] and q != p for q in points)
-    }
+    best = {p for p in points if not any(q[0] >= p[0] and q[1] <= p[1] and q != p for q in points)}
     assert set(front) == best
     assert len(front) == len(best)
     assert all(a[1] < b[1] for a, b in itertools.pairwise(front))

@@ -31,8 +31,13 @@ def test_founders_of_any_dimension_run(genome):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_name_themselves_and_fit_their_data(name):
-    shapes = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32)}
+    shapes = {
+        "digits": (1, 8, 8),
+        "fashion-mnist": (1, 28, 28),
+        "cifar10": (3, 32, 32),
+        "cifar100": (3, 32, 32),
+    }
     founder = PRESETS[name].founder()
     assert PRESETS[name].config.preset == name
-    assert founder.input_shape == shapes[name]
+    assert founder.input_shape == shapes.get(name, (3, 32, 32))
     assert founder.num_classes == (100 if name == "cifar100" else 10)

@@ -182,7 +182,7 @@ def test_saliency_knows_what_units_are_worth(trained):
         assert torch.corrcoef(torch.stack(ranks))[0, 1] > 0.9
 
 
-def test_a_network_that_is_right_beyond_doubt_costs_nothing_to_curve():
+def test_where_the_network_has_no_doubt_there_is_neither_slope_nor_curvature():
     genome = EXAMPLES["perceptron"]()
     model, (inputs, _) = randomised(genome), examples_of(genome)
     model.get_submodule(genome.nodes[-2].name).weight.data *= 1e4

@@ -1,0 +1,279 @@
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from evo_topo.cost import count_flops
+from evo_topo.edits import (
+    EditError,
+    PruneLayer,
+    PruneUnits,
+    SplitLayer,
+    SplitUnits,
+    edit_from_json,
+    legal_edits,
+    legal_layer_edits,
+)
+from evo_topo.genome import Genome
+from evo_topo.mutation import MOST_OF_GROUP, propose, random_prices
+from evo_topo.ops import Add, Concat
+from evo_topo.prices import Prices, UnitPrices
+from evo_topo.units import unit_table
+from tests.strategies import EXAMPLES, Sketch, genomes, resnet
+
+ROOT = Path(__file__).parents[2]
+
+
+def flat_prices(genome, unit_price=1.0, layer_price=1.0):
+    """Every unit at one price, in order of its number; every layer at another."""
+    units = {
+        group.name: UnitPrices(
+            tuple(range(group.width)), tuple(unit_price * (n + 1) for n in range(group.width))
+        )
+        for group in unit_table(genome).groups.values()
+    }
+    layers = {e.layer: layer_price for e in legal_layer_edits(genome) if isinstance(e, PruneLayer)}
+    return Prices("flat", units, layers)
+
+
+def proposals(genome, prices, count, **settings):
+    rng = random.Random(0)
+    return [propose(genome, prices, rng, **settings) for _ in range(count)]
+
+
+def chain(*widths):
+    net = Sketch(8)
+    x = net.input
+    for width in widths:
+        x = net.relu(net.linear(x, width))
+    return net.finish(net.linear(x, 3))
+
+
+def predicted_by_hand(genome, prices, edit):
+    """The price of an edit: cumulative where the cheapest units go, else what each adds."""
+    if isinstance(edit, PruneLayer):
+        return prices.layers[edit.layer]
+    if not isinstance(edit, PruneUnits):
+        return 0.0
+    total = 0.0
+    for group, units in edit.units:
+        order, cumulative = prices.units[group].order, prices.units[group].cumulative
+        if set(order[: len(units)]) == set(units):
+            total += cumulative[len(units) - 1]
+        else:
+            places = [order.index(unit) for unit in units]
+            total += sum(cumulative[at] - (cumulative[at - 1] if at else 0) for at in places)
+    return total
+
+
+@given(genomes(), st.integers(0, 999), st.floats(0, 1))
+def test_proposals_are_legal_and_carry_the_price_of_the_list(genome, seed, growth):
+    assume(any(legal_edits(genome)))
+    rng = random.Random(seed)
+    for _ in range(3):
+        prices = random_prices(genome, rng)
+        edit, child, predicted, flop_change = propose(genome, prices, rng, growth)
+        assert edit_from_json(edit.to_json()).apply(genome) == child == Genome.from_json(child.to_json())
+        assert flop_change == count_flops(child) - count_flops(genome)
+        assert predicted == pytest.approx(predicted_by_hand(genome, prices, edit))
+        assert (flop_change < 0) == isinstance(edit, PruneUnits | PruneLayer)
+        assert (flop_change > 0) == edit.is_function_preserving
+        if not any(legal_edits(genome := child)):
+            break
+
+
+def test_a_unit_that_must_stay_is_skipped_and_not_charged():
+    net = Sketch(4)
+    x, y, z = (net.relu(net.linear(net.input, width)) for width in (1, 7, 8))
+    genome = net.finish(net.linear(net.add(Add(), net.add(Concat(), x, y), z), 3))
+    (group,) = unit_table(genome).groups
+    prices = Prices("test", {group: UnitPrices(tuple(range(8)), (0.25, 1, 2, 4, 8, 16, 32, 64))}, {})
+    found = proposals(genome, prices, 30, growth=0, largest=0.9)
+    assert {proposal.edit.units for proposal in found} == {
+        ((group, tuple(range(1, 1 + count))),)
+        for count in (1, 2, 3)  # unit 0 alone comes from x
+    }
+    assert {proposal.predicted_loss_change for proposal in found} == {0.75, 1.75, 3.75}
+
+
+@pytest.mark.parametrize("growth", [0, 1])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_growth_zero_only_prunes_and_growth_one_only_grows(name, growth):
+    genome = EXAMPLES[name]()
+    can = {edit.is_function_preserving for edit in legal_edits(genome)}
+    found = proposals(genome, flat_prices(genome), 20, growth=growth)
+    expected = bool(growth) if bool(growth) in can else not growth
+    assert {proposal.edit.is_function_preserving for proposal in found} == {expected}
+
+
+def test_growth_is_the_probability_of_growing():
+    genome = resnet((8, 16), 1, 8)
+    found = proposals(genome, flat_prices(genome), 400, growth=0.25)
+    assert sum(p.edit.is_function_preserving for p in found) == pytest.approx(100, abs=25)
+    assert {type(p.edit) for p in found} == {PruneUnits, PruneLayer, SplitUnits, SplitLayer}
+
+
+@pytest.mark.parametrize("growth", [0, 1])
+@pytest.mark.parametrize("share", [0.03, 0.1, 0.25])
+def test_size_is_near_the_share_that_was_asked_for(share, growth):
+    genome = resnet((16, 32), 2, 8)
+    prices = flat_prices(genome, layer_price=1e9)
+    found = proposals(genome, prices, 60, growth=growth, smallest=share, largest=share)
+    changes = [
+        abs(p.flop_change) / count_flops(genome) for p in found if isinstance(p.edit, PruneUnits | SplitUnits)
+    ]
+    assert len(changes) > 20
+    assert all(0.5 * share < change < 1.6 * share for change in changes)
+    assert sum(changes) / len(changes) == pytest.approx(share, rel=0.25)
+
+
+def test_sizes_are_drawn_log_uniformly():
+    genome = resnet((16, 32), 2, 8)
+    found = proposals(genome, flat_prices(genome), 400, growth=0, smallest=0.02, largest=0.32)
+    sizes = [-p.flop_change / count_flops(genome) for p in found if isinstance(p.edit, PruneUnits)]
+    middle = (0.02 * 0.32) ** 0.5
+    assert sum(size < middle for size in sizes) / len(sizes) == pytest.approx(0.5, abs=0.12)
+
+
+def test_at_least_one_unit_and_at_most_half_a_group_goes():
+    genome = chain(10, 7, 1)
+    for share, expected in ((1e-9, [1]), (0.99, [5, 3])):
+        found = proposals(
+            genome, flat_prices(genome, layer_price=1e9), 20, growth=0, smallest=share, largest=share
+        )
+        for proposal in found:
+            assert [len(units) for _, units in proposal.edit.units] == expected
+    assert MOST_OF_GROUP == 0.5
+
+
+def test_probability_is_inverse_to_the_price_per_flop():
+    genome = chain(8, 8)  # the input has 8 features too
+    cheap, dear = flat_prices(genome).layers
+    prices = Prices("test", {}, {cheap: 1.0, dear: 4.0})
+    counts = Counter(p.edit.layer for p in proposals(genome, prices, 1000, growth=0))
+    assert counts[cheap] / 1000 == pytest.approx(0.8, abs=0.04)
+    assert counts[dear] / 1000 == pytest.approx(0.2, abs=0.04)
+
+
+def test_cheap_groups_are_pruned_and_dear_ones_split():
+    genome = chain(8, 8, 8)
+    prices = flat_prices(genome)
+    dear = prices.units["linear3"]
+    units = {**prices.units, "linear3": UnitPrices(dear.order, tuple(20 * c for c in dear.cumulative))}
+    prices = Prices("test", units, {})
+    for growth, kind, compare in ((0, PruneUnits, int.__lt__), (1, SplitUnits, int.__gt__)):
+        touched = Counter()
+        for proposal in proposals(genome, prices, 300, growth=growth):
+            if isinstance(proposal.edit, kind):
+                touched.update(group for group, _ in proposal.edit.units)
+        assert compare(touched["linear3"], touched["linear1"])
+        assert touched["linear1"] > 5
+
+
+def test_in_a_group_the_cheapest_go_and_the_dearest_are_split():
+    genome = chain(8)
+    order = (3, 1, 4, 0, 5, 2, 6, 7)
+    prices = Prices("test", {"linear1": UnitPrices(order, tuple(float(n) for n in range(1, 9)))}, {})
+    for growth, line in ((0, order), (1, order[::-1])):
+        edits = [p.edit for p in proposals(genome, prices, 100, growth=growth, largest=0.5)]
+        taken = [edit.units[0][1] for edit in edits if not isinstance(edit, SplitLayer)]
+        assert {len(units) for units in taken} >= {1, 2, 3, 4}
+        assert all(set(units) == set(line[: len(units)]) for units in taken)
+
+
+BOTH = {PruneUnits, PruneLayer}
+
+
+@pytest.mark.parametrize(
+    ("unit_price", "layer_price", "kinds"),
+    [
+        (-1.0, -2.0, BOTH),
+        (0.0, 0.0, BOTH),
+        (-1.0, 0.0, BOTH),
+        (-1.0, 1.0, {PruneUnits}),
+        (0.0, 1.0, {PruneUnits}),
+        (1e-30, 0.0, {PruneLayer}),
+        (1e30, 1.0, {PruneLayer}),
+        (1.0, -1e30, {PruneLayer}),
+    ],
+)
+def test_any_finite_price_will_do(unit_price, layer_price, kinds):
+    genome = EXAMPLES["small_resnet"]()
+    prices = flat_prices(genome, unit_price, layer_price)
+    found = proposals(genome, prices, 50, growth=0)
+    assert {type(proposal.edit) for proposal in found} == kinds
+    for edit, _, predicted, _ in found:
+        assert predicted == pytest.approx(predicted_by_hand(genome, prices, edit))
+
+
+@pytest.mark.parametrize("make", [random.Random, np.random.default_rng])
+def test_equal_generators_make_equal_proposals(make):
+    genome = resnet((8, 16), 1, 8)
+    first, second, other = make(7), make(7), make(8)
+    draws = [
+        [propose(genome, random_prices(genome, rng), rng) for _ in range(10)]
+        for rng in (first, second, other)
+    ]
+    assert draws[0] == draws[1] != draws[2]
+    assert {type(value) for p in draws[0] for value in p[2:]} <= {float, int}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_random_prices_cover_every_unit_and_every_layer_that_can_go(name):
+    genome = EXAMPLES[name]()
+    prices = random_prices(genome, np.random.default_rng(0))
+    groups = unit_table(genome).groups
+    assert {name: sorted(priced.order) for name, priced in prices.units.items()} == {
+        name: list(range(group.width)) for name, group in groups.items()
+    }
+    for priced in prices.units.values():
+        assert list(priced.cumulative) == sorted(set(priced.cumulative))
+    assert list(prices.layers) == [e.layer for e in legal_edits(genome) if isinstance(e, PruneLayer)]
+    assert msgspec.json.decode(msgspec.json.encode(prices), type=Prices) == prices
+
+
+def test_random_prices_of_units_and_layers_are_of_one_scale():
+    genome = chain(8, 8, 8, 8)
+    kinds = Counter()
+    for seed in range(300):
+        rng = random.Random(seed)
+        kinds[type(propose(genome, random_prices(genome, rng), rng, growth=0).edit)] += 1
+    assert min(kinds[PruneUnits], kinds[PruneLayer]) > 60
+
+
+def test_groups_of_one_unit_are_only_split():
+    genome = chain(1)
+    found = proposals(genome, flat_prices(genome), 20, growth=0)
+    assert {type(p.edit) for p in found} == {SplitUnits, SplitLayer}
+    units = [p.edit.units for p in found if isinstance(p.edit, SplitUnits)]
+    assert set(units) == {(("linear1", (0,)),)}
+
+
+def test_without_any_legal_edit_there_is_no_proposal():
+    net = Sketch(4)
+    genome = net.finish(net.linear(net.input, 3))
+    assert not any(legal_edits(genome))
+    with pytest.raises(EditError, match="no edit applies"):
+        propose(genome, random_prices(genome, random.Random(0)), random.Random(0))
+
+
+def test_choosing_needs_neither_torch_nor_numpy():
+    code = """
+import random, sys
+from evo_topo import Genome, propose, random_prices
+genome, rng = Genome.from_json(sys.stdin.read()), random.Random(0)
+for _ in range(20):
+    genome = propose(genome, random_prices(genome, rng), rng).genome
+print(*(name for name in ("torch", "numpy") if name in sys.modules))
+"""
+    command = [sys.executable, "-W", "error", "-c", code]
+    text = EXAMPLES["small_resnet"]().to_json()
+    done = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
