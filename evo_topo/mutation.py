@@ -54,9 +54,9 @@ def propose(
     genome: Genome,
     prices: Prices,
     rng: RandomSource,
-    growth: float = 0.35,
-    smallest: float = 0.05,
-    largest: float = 0.4,
+    growth: float = 0.25,
+    smallest: float = 0.1,
+    largest: float = 0.5,
 ) -> Proposal:
     """Samples an edit: prunes by predicted loss per FLOP, splits by saliency per FLOP.
 
@@ -148,7 +148,8 @@ def _choose_units(
 ) -> dict[str, list[int]]:
     """Units over all groups, best next unit first, until about `target` MACs are reached.
 
-    Each group's prices are multiplied by a random factor, so that siblings differ in where they cut.
+    Each group's prices are multiplied by a random factor, so that siblings differ in where they cut: a group
+    comes first with probability inverse to its price per MAC, or proportional to it for splits.
     """
     saved = unit_macs(genome)
     queues = {}
@@ -157,7 +158,7 @@ def _choose_units(
     for group in unit_table(genome).groups.values():
         if group.name in prices.units:
             queues[group.name] = _queue(genome, group, prices.units[group.name], prune)
-            scales[group.name] = math.exp(_gumbel(rng))
+            scales[group.name] = math.exp(-_gumbel(rng) if prune else _gumbel(rng))
     current: dict[str, tuple[int, float]] = {}
 
     def push(name: str) -> None:

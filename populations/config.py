@@ -53,6 +53,9 @@ class Config:
     founder_examples: int = 10_000
     """Training examples that the founder sees before the first generation."""
 
+    polish_examples: int = 20_000
+    """Training examples that each survivor sees after the last generation; 0 for none."""
+
     seed: int = 0
     """Seed of everything; on CPU the same seed gives the same lineage."""
 
@@ -65,7 +68,7 @@ class Config:
     criterion: Criterion = "obd"
     """What prices the mutations; magnitude and random are controls."""
 
-    growth: float = 0.35
+    growth: float = 0.25
     """Probability that a mutation grows the network rather than pruning it."""
 
     train_on: float = 0.15
@@ -94,6 +97,7 @@ class Config:
             raise ConfigError("expected generations or minutes, got neither")
         for name in ("parents", "offspring", "founder_examples", "probe_examples", "threads"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
+        self._check("polish_examples", self.polish_examples >= 0, "at least 0")
         for name in ("generations", "workers"):
             value = getattr(self, name)
             self._check(name, value is None or value >= 1, "at least 1")

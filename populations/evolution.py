@@ -28,6 +28,9 @@ from populations.individual import Individual, Outcome
 from populations.lineage import Lineage
 from populations.workers import Slots, develop_all
 
+FOLD = 0.8
+"""Share of the validation examples that one generation is selected on."""
+
 
 class EvolutionError(RuntimeError):
     """A run cannot go on; the message says why."""
@@ -153,15 +156,17 @@ class Evolution:
         return pareto_front(able, self._accuracy, lambda individual: individual.flops)
 
     def run(self) -> None:
-        """Evolves until the generations are done or the time is up."""
+        """Evolves until the generations are done or the time is up, then polishes the survivors."""
         if self.generation < 0:
             self._found()
         last = self.config.generations
         while (last is None or self.generation < last) and self._has_time():
             self._next_generation()
+        if self.config.polish_examples and self.generation not in self.lineage.polished():
+            self._polish()
 
     def _found(self) -> None:
-        self._develop(0, [Birth(0, None, None, self.founder, None)])
+        self._develop(0, [Birth(0, None, None, self.founder, None)], self.config.founder_examples)
         founder = self.individuals[0]
         if not founder.is_alive:
             raise EvolutionError(f"the founder could not be trained: {founder.outcome.reason}")
@@ -170,25 +175,39 @@ class Evolution:
     def _next_generation(self) -> None:
         generation = self.generation + 1
         parents = self._members(self.population, generation)
-        first = 1 + (generation - 1) * self.config.offspring
+        first = self._next_id(generation)
         births = [self._breed(parents, first + i) for i in range(self.config.offspring)]
-        self._develop(generation, births)
-        children = [self.individuals[birth.id] for birth in births]
-        able = [child for child in children if child.is_alive]
+        self._develop(generation, births, self.config.recipe.examples)
+        self._select(generation, births)
+
+    def _polish(self) -> None:
+        """One more generation, in which every survivor has a child that trains on for longer."""
+        generation = self.generation + 1
+        first = self._next_id(generation)
+        births = [Birth(first + i, p, None, p.genome, None) for i, p in enumerate(self.population)]
+        self._develop(generation, births, self.config.polish_examples, "polishing the survivors")
+        self._select(generation, births, is_polish=True)
+
+    def _next_id(self, generation: int) -> int:
+        """The first id of a generation, whether some of its children are developed already or not."""
+        return 1 + max(i.id for i in self.individuals.values() if i.generation < generation)
+
+    def _select(self, generation: int, births: list[Birth], is_polish: bool = False) -> None:
+        able = [child for b in births if (child := self.individuals[b.id]).is_alive]
         pool = self._members([*self.population, *able], generation)
         with _global_random(derive_seed(self.config.seed, "select", generation)):
             survivors = self.toolbox.select(pool)
-        self._finish_generation(generation, [member.individual for member in survivors])
+        self._finish_generation(generation, [member.individual for member in survivors], is_polish)
 
     def _members(self, individuals: list[Individual], generation: int) -> list[Member]:
-        """Individuals with their fitness on this generation's half of the validation examples.
+        """Individuals with their fitness on this generation's draw of the validation examples.
 
         Parents and children are compared on the same examples, and survivors are measured anew, on
-        another half, each generation: who was only lucky once does not stay.
+        another draw, each generation: who was only lucky once does not stay.
         """
         rng = random.Random(derive_seed(self.config.seed, "fold", generation))
-        half = max(1, self.num_validation // 2)
-        fold = sum(1 << i for i in rng.sample(range(self.num_validation), half))
+        size = max(1, round(FOLD * self.num_validation))
+        fold = sum(1 << i for i in rng.sample(range(self.num_validation), size))
         objective, floor = self.config.objective, self.config.accuracy_floor
         return [Member(i, objective, floor, self.num_validation, fold) for i in individuals]
 
@@ -208,26 +227,23 @@ class Evolution:
         predicted = proposal.predicted_loss_change if prices.criterion == "obd" else None
         return Birth(id, parent, proposal.edit, proposal.genome, predicted)
 
-    def _develop(self, generation: int, births: list[Birth]) -> None:
+    def _develop(self, generation: int, births: list[Birth], examples: int, phase: str | None = None) -> None:
         """Has workers develop those births that the lineage does not hold yet; stores each at once."""
         births_by_id = {birth.id: birth for birth in births if birth.id not in self.individuals}
-        orders = [self._order(birth) for birth in births_by_id.values()]
+        orders = [self._order(birth, examples) for birth in births_by_id.values()]
         done = len(births) - len(orders)
-        self._report(generation, done, len(births))
+        self._report(generation, done, len(births), phase)
         for order, outcome in develop_all(orders, self.slots):
             individual = _as_individual(births_by_id[order.id], generation, outcome)
             self.lineage.add(individual)
             self.individuals[individual.id] = individual
             outcome_path(self.lineage.run_dir, individual.id).unlink(missing_ok=True)
             done += 1
-            self._report(generation, done, len(births))
+            self._report(generation, done, len(births), phase)
 
-    def _order(self, birth: Birth) -> Order:
+    def _order(self, birth: Birth, examples: int) -> Order:
         """What a worker needs to develop a birth."""
         parent, config = birth.parent, self.config
-        recipe = config.recipe
-        if parent is None:
-            recipe = dataclasses.replace(recipe, examples=config.founder_examples)
         return Order(
             id=birth.id,
             run_dir=str(self.lineage.run_dir),
@@ -236,15 +252,17 @@ class Evolution:
             parent_sha256="" if parent is None else parent.outcome.weights_sha256,
             edit=None if birth.edit is None else birth.edit.to_json(),
             seed=derive_seed(config.seed, "child", birth.id),
-            recipe=recipe,
+            recipe=dataclasses.replace(config.recipe, examples=examples),
             criterion=config.criterion,
             probe_examples=config.probe_examples,
         )
 
-    def _finish_generation(self, generation: int, survivors: list[Individual]) -> None:
+    def _finish_generation(
+        self, generation: int, survivors: list[Individual], is_polish: bool = False
+    ) -> None:
         """Stores who survived, then removes the weights of all others."""
         ids = sorted({individual.id for individual in survivors})
-        self.lineage.set_population(generation, ids, self.elapsed)
+        self.lineage.set_population(generation, ids, self.elapsed, is_polish)
         self.populations[generation] = ids
         for individual in self.individuals.values():
             if individual.id not in ids:
@@ -271,9 +289,15 @@ class Evolution:
         return max(individual.total_examples for individual in self.front())
 
     def _reserve(self) -> float:
-        """Seconds that the last phase takes: training the founder as long as the front."""
-        founder = self.individuals[0].outcome
-        return 1.1 * founder.seconds / founder.examples * self.reference_examples() + 5
+        """Seconds that the last phases take: polishing, and training the founder as long as the front."""
+
+        def pace(outcome: Outcome) -> float:
+            return outcome.seconds / max(outcome.examples, 1)
+
+        examples = self.config.polish_examples
+        polish = sum(pace(i.outcome) for i in self.population) * examples / len(self.slots.devices)
+        founder = pace(self.individuals[0].outcome) * (self.reference_examples() + examples)
+        return 1.1 * (polish + founder) + 5
 
     def _mean_generation(self) -> float:
         seconds = self.lineage.seconds()

@@ -54,9 +54,10 @@ CREATE TABLE IF NOT EXISTS population (
     id INTEGER NOT NULL REFERENCES individual (id),
     PRIMARY KEY (generation, id)
 ) STRICT;
-CREATE TABLE IF NOT EXISTS clock (
+CREATE TABLE IF NOT EXISTS generation (
     generation INTEGER PRIMARY KEY,
-    seconds REAL NOT NULL
+    seconds REAL NOT NULL,
+    is_polish INTEGER NOT NULL
 ) STRICT;
 """
 
@@ -125,11 +126,20 @@ class Lineage:
         """
         return [_from_row(row) for row in self._rows("SELECT * FROM individual ORDER BY id")]
 
-    def set_population(self, generation: int, ids: list[int], seconds: float) -> None:
-        """Stores who survived a generation, and the seconds the run had taken by then."""
+    def set_population(
+        self, generation: int, ids: list[int], seconds: float, is_polish: bool = False
+    ) -> None:
+        """Stores who survived a generation.
+
+        Args:
+            generation: Its number.
+            ids: The survivors.
+            seconds: What the run had taken by then.
+            is_polish: Whether its children were not bred but survivors that trained on.
+        """
         with self._db:
             self._db.executemany("INSERT INTO population VALUES (?, ?)", [(generation, i) for i in ids])
-            self._db.execute("INSERT INTO clock VALUES (?, ?)", (generation, seconds))
+            self._db.execute("INSERT INTO generation VALUES (?, ?, ?)", (generation, seconds, is_polish))
 
     def populations(self) -> dict[int, list[int]]:
         """Ids of the survivors of each finished generation, in order."""
@@ -140,7 +150,11 @@ class Lineage:
 
     def seconds(self) -> dict[int, float]:
         """Seconds the run had taken at the end of each finished generation."""
-        return {row["generation"]: row["seconds"] for row in self._rows("SELECT * FROM clock")}
+        return {row["generation"]: row["seconds"] for row in self._rows("SELECT * FROM generation")}
+
+    def polished(self) -> set[int]:
+        """Numbers of the generations in which survivors only trained on."""
+        return {row["generation"] for row in self._rows("SELECT * FROM generation WHERE is_polish")}
 
     def _rows(self, query: str) -> list[sqlite3.Row]:
         cursor = self._db.cursor()

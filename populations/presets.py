@@ -28,12 +28,14 @@ class Preset(NamedTuple):
 PRESETS: dict[PresetName, Preset] = {
     "digits": Preset(
         "1,797 handwritten digits of 8 x 8 pixels; comes with scikit-learn",
-        lambda: conv_net((1, 8, 8), 10, (16, 32, 64, 64), (1, 1, 2, 1)),
+        lambda: conv_net((1, 8, 8), 10, (32, 32, 64, 64), (1, 1, 2, 1)),
         Config(
             preset="digits",
             recipe=Recipe(examples=3000, batch_size=64, learning_rate=0.05, crop_padding=1),
+            generations=10,
+            parents=14,
             founder_examples=9000,
-            accuracy_floor=0.9,
+            accuracy_floor=0.95,
         ),
     ),
     "fashion-mnist": Preset(
@@ -43,6 +45,7 @@ PRESETS: dict[PresetName, Preset] = {
             preset="fashion-mnist",
             recipe=Recipe(examples=15_000, batch_size=128, learning_rate=0.05, crop_padding=1, flip=True),
             founder_examples=60_000,
+            polish_examples=60_000,
             accuracy_floor=0.8,
         ),
     ),
@@ -53,6 +56,7 @@ PRESETS: dict[PresetName, Preset] = {
             preset="cifar10",
             recipe=Recipe(examples=100_000, batch_size=128, learning_rate=0.1, crop_padding=4, flip=True),
             founder_examples=1_000_000,
+            polish_examples=500_000,
             accuracy_floor=0.6,
         ),
     ),
@@ -63,6 +67,7 @@ PRESETS: dict[PresetName, Preset] = {
             preset="cifar100",
             recipe=Recipe(examples=100_000, batch_size=128, learning_rate=0.1, crop_padding=4, flip=True),
             founder_examples=1_000_000,
+            polish_examples=500_000,
             accuracy_floor=0.3,
         ),
     ),

@@ -32,6 +32,7 @@ def small_config(run_dir: Path | None = None, **changes: object) -> Config:
     settings = {
         "recipe": Recipe(examples=256, batch_size=32, learning_rate=0.05, calibration_examples=128),
         "founder_examples": 1024,
+        "polish_examples": 512,
         "generations": 2,
         "parents": 4,
         "offspring": 4,

@@ -9,10 +9,14 @@ import run
 from tests.small import small_config
 
 ROOT = Path(run.__file__).parent
-SMALL = [
-    "--examples", "256", "--batch-size", "32", "--calibration-examples", "128", "--founder-examples", "1000",
-    "--generations", "1", "--parents", "4", "--offspring", "4", "--probe-examples", "100", "--accuracy-floor", "0.3",
-]  # fmt: skip
+SMALL = (
+    "--examples 256 --batch-size 32 --calibration-examples 128 --founder-examples 1000 "
+    "--polish-examples 256 --generations 1 --parents 4 --offspring 4 --probe-examples 100 --accuracy-floor 0.3"
+)
+OPTIONS = (
+    "--generations --parents --offspring --seed --workers --devices --minutes --objective --data-dir "
+    "--run-dir --resume --dry-run"
+)
 
 
 def call(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -22,30 +26,16 @@ def call(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_help_names_every_option_and_loads_no_torch():
     code = "import sys, run\ntry: run.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for option in [
-        "--generations",
-        "--parents",
-        "--offspring",
-        "--seed",
-        "--workers",
-        "--devices",
-        "--minutes",
-        "--objective",
-        "--data-dir",
-        "--run-dir",
-        "--resume",
-        "--dry-run",
-    ]:
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for option in OPTIONS.split():
         assert f"{option} " in result.stdout or f"{option}\n" in result.stdout, option
     assert result.stdout.endswith("False\n")
 
 
 def test_a_whole_run_from_the_command_line(tmp_path):
     run_dir = tmp_path / "first"
-    result = call("digits", *SMALL, "--run-dir", run_dir)
+    result = call("digits", *SMALL.split(), "--run-dir", run_dir)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     lines = result.stdout.splitlines()

@@ -22,6 +22,7 @@ import torch
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from msgspec import Struct
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -215,7 +216,7 @@ def _facts(info: CriteriaInfo) -> tuple[str, str]:
     return (
         f"founder of {info.preset}, seed {info.seed}, validation accuracy {info.accuracy:.1%}: "
         f"{info.units} units, {info.examples:,} training examples",
-        f"{info.machine.cpu}, {info.machine.threads} threads, torch {info.machine.torch}",
+        f"{info.machine.cpu}, threads: {info.machine.threads}, torch {info.machine.torch}",
     )
 
 
@@ -228,22 +229,10 @@ def draw_criteria(info: CriteriaInfo) -> Figure:
     """Draws rank correlation on the left, cost on the right, best criterion on top."""
     figure = Figure(figsize=(9.5, 0.32 * len(info.criteria) + 1.7), layout="constrained")
     quality, cost = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    _draw_bars(quality, [item.spearman or 0.0 for item in info.criteria])
-    for y, item in enumerate(info.criteria):
-        side = "left" if (item.spearman or 0) >= 0 else "right"
-        offset = 3 if side == "left" else -3
-        place = (item.spearman or 0.0, y)
-        text = _signed(item.spearman)
-        quality.annotate(text, place, (offset, 0), textcoords="offset points", ha=side, va="center", size=8)
-    quality.axvline(0, color=GREY, linewidth=0.8)
-    quality.set_xlabel("rank correlation with the measured loss increase")
-    quality.margins(x=0.12)
+    _draw_quality(quality, [item.spearman for item in info.criteria])
+    _draw_cost(cost, info)
     quality.set_yticks(range(len(info.criteria)), [item.name for item in info.criteria])
     quality.invert_yaxis()
-    cost.scatter([item.cost for item in info.criteria], range(len(info.criteria)), color=ACCENT, zorder=2)
-    cost.set_xscale("log")
-    cost.axvline(1, color=GREY, linewidth=1, linestyle="--")
-    cost.set_xlabel(f"time / brute force ({info.brute_force_seconds:.3g} s, dashed)")
     for axes in (quality, cost):
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
@@ -251,8 +240,32 @@ def draw_criteria(info: CriteriaInfo) -> Figure:
     return figure
 
 
-def _draw_bars(axes: Axes, values: list[float]) -> None:
-    axes.barh(range(len(values)), values, height=0.7, color=PALE)
+def _draw_quality(axes: Axes, correlations: list[float | None]) -> None:
+    """One bar each, with its number at the end."""
+    lengths = [correlation or 0.0 for correlation in correlations]
+    axes.barh(range(len(lengths)), lengths, height=0.7, color=PALE)
+    for y, (length, correlation) in enumerate(zip(lengths, correlations, strict=True)):
+        offset, side = (3, "left") if length >= 0 else (-3, "right")
+        text = _signed(correlation)
+        axes.annotate(text, (length, y), (offset, 0), "data", "offset points", ha=side, va="center", size=8)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.set_xlim(min([0.0, *lengths]) - 0.25, 1.2)
+    axes.set_xlabel("rank correlation with the measured loss increase")
+
+
+def _draw_cost(axes: Axes, info: CriteriaInfo) -> None:
+    """One dot each on a logarithmic axis, with its seconds; brute force is a dashed line."""
+    axes.set_xscale("log")
+    axes.scatter([item.cost for item in info.criteria], range(len(info.criteria)), color=ACCENT, zorder=2)
+    for y, item in enumerate(info.criteria):
+        text = f"{item.seconds:.2g} s"
+        axes.annotate(text, (item.cost, y), (6, 0), "data", "offset points", va="center", size=8, color=GREY)
+    axes.axvline(1, color=GREY, linewidth=1, linestyle="--")
+    axes.set_xlim(right=3)
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel(f"time as a share of brute force ({info.brute_force_seconds:.3g} s)")
 
 
 def main(

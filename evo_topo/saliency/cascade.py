@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from evo_topo.genome import Genome
-from evo_topo.saliency.ablation import ablation
+from evo_topo.saliency.ablation import ablation, mean_loss
 from evo_topo.saliency.baselines import magnitude
 from evo_topo.saliency.obd import obd_saliency
 
@@ -66,8 +66,9 @@ def cascade(
         RankedUnit(group, unit, "obd", float(saliency[group][unit])) for group, unit, _, _ in ranked[:cut]
     ]
     predicted.sort(key=lambda item: item.value)
+    before = mean_loss(model, inputs, targets)
     measured = [
-        RankedUnit(group, unit, "ablation", ablation(model, genome, {group: [unit]}, inputs, targets))
+        RankedUnit(group, unit, "ablation", ablation(model, genome, {group: [unit]}, inputs, targets, before))
         for group, unit, _, _ in predicted[:finalists]
     ]
     measured.sort(key=lambda item: item.value)

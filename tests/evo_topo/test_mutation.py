@@ -134,12 +134,24 @@ def test_size_is_near_the_share_that_was_asked_for(share, growth):
     assert sum(changes) / len(changes) == pytest.approx(share, rel=0.25)
 
 
+@pytest.mark.parametrize(("share", "units"), [(0.001, 1), (0.029, 1), (0.031, 2), (0.108, 5), (0.112, 6)])
+@pytest.mark.parametrize("growth", [0, 1])
+def test_the_number_of_units_is_the_nearest(share, units, growth):
+    net = Sketch(8)
+    genome = net.finish(net.linear(net.linear(net.input, 50), 3))  # each unit takes 2 % of the MACs
+    ((edit, *_),) = proposals(genome, flat_prices(genome), 1, growth=growth, smallest=share, largest=share)
+    assert len(edit.units[0][1]) == units
+
+
 def test_sizes_are_drawn_log_uniformly():
     genome = resnet((16, 32), 2, 8)
-    found = proposals(genome, flat_prices(genome), 400, growth=0, smallest=0.02, largest=0.32)
-    sizes = [-p.flop_change / count_flops(genome) for p in found if isinstance(p.edit, PruneUnits)]
+    prices = flat_prices(genome, layer_price=1e9)
+    found = proposals(genome, prices, 400, growth=0, smallest=0.02, largest=0.32)
+    sizes = [-proposal.flop_change / count_flops(genome) for proposal in found]
     middle = (0.02 * 0.32) ** 0.5
-    assert sum(size < middle for size in sizes) / len(sizes) == pytest.approx(0.5, abs=0.12)
+    assert sum(size < middle for size in sizes) / 400 == pytest.approx(0.5, abs=0.1)
+    assert min(sizes) < 0.03
+    assert max(sizes) > 0.25
 
 
 def test_at_least_one_unit_and_at_most_half_a_group_goes():
@@ -160,6 +172,37 @@ def test_probability_is_inverse_to_the_price_per_flop():
     counts = Counter(p.edit.layer for p in proposals(genome, prices, 1000, growth=0))
     assert counts[cheap] / 1000 == pytest.approx(0.8, abs=0.04)
     assert counts[dear] / 1000 == pytest.approx(0.2, abs=0.04)
+
+
+@pytest.mark.parametrize(("growth", "power"), [(0, -1), (1, 1)])
+def test_groups_are_drawn_by_their_price_per_mac(growth, power):
+    """Inverse to the price for prunes, proportional to it for splits."""
+    net = Sketch(8)
+    x = net.input
+    for width in (8, 20, 4):
+        x = net.linear(x, width)
+    genome = net.finish(net.linear(x, 3))
+    units, price, macs = {}, {}, {}
+    for name, each, of_unit in (("linear1", 1.0, 8 + 20), ("linear2", 2.0, 8 + 4), ("linear3", 0.5, 20 + 3)):
+        width = genome.shapes[name][0]
+        units[name] = UnitPrices(tuple(range(width)), tuple(each * n for n in range(1, width + 1)))
+        price[name], macs[name] = each, of_unit
+    found = proposals(genome, Prices("test", units, {}), 2000, growth=growth, smallest=1e-9, largest=1e-9)
+    counts = Counter(proposal.edit.units[0][0] for proposal in found)
+    weights = {name: (price[name] / macs[name]) ** power for name in units}
+    for name, weight in weights.items():
+        assert counts[name] / 2000 == pytest.approx(weight / sum(weights.values()), abs=0.04)
+
+
+def test_units_that_cannot_be_split_are_passed_over():
+    genome = EXAMPLES["grouped"]()
+    splittable = unit_table(genome).groups["conv1"].splittable
+    assert splittable == (True, False, True, True)
+    prices = Prices("test", {"conv1": flat_prices(genome).units["conv1"]}, {})
+    found = proposals(genome, prices, 100, growth=1, smallest=0.9, largest=0.9)
+    splits = [proposal.edit.units for proposal in found if isinstance(proposal.edit, SplitUnits)]
+    assert set(splits) == {(("conv1", (0, 2, 3)),)}
+    assert len(splits) > 50  # two in three, the others insert a layer
 
 
 def test_cheap_groups_are_pruned_and_dear_ones_split():

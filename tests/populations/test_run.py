@@ -58,7 +58,7 @@ def test_the_run_folder_holds_the_front(finished):
 
 def test_replaying_the_edits_gives_every_stored_genome(finished):
     individuals = load_run(finished[0].run_dir)
-    assert len(individuals) == 1 + 3 * 4
+    assert len([i for i in individuals if i.generation <= 3]) == 1 + 3 * 4
     assert all(replay(individuals, i.id) == i.genome for i in individuals)
     kinds = {type(i.edit).__name__ for i in individuals[1:]}
     assert {"NoneType", "PruneUnits"} <= kinds
@@ -69,7 +69,8 @@ def test_training_is_accounted_along_the_line(finished):
     for child in individuals.values():
         if child.parent is not None:
             assert child.inherited_examples == individuals[child.parent].total_examples
-            assert child.total_examples == 1024 + 256 * (child.inherited_examples - 1024) // 256 + 256
+            own = 512 if child.generation == 4 else 256
+            assert child.total_examples == child.inherited_examples + own
     front = finished[0].front
     assert finished[0].founder_examples == max(individuals[e.id].total_examples for e in front)
 
@@ -77,7 +78,7 @@ def test_training_is_accounted_along_the_line(finished):
 def test_only_survivors_keep_weights(finished):
     run_dir = finished[0].run_dir
     with Lineage(run_dir, read_only=True) as lineage:
-        survivors = lineage.populations()[3]
+        survivors = lineage.populations()[4]
     assert sorted(int(path.stem) for path in (run_dir / "weights").iterdir()) == survivors
     assert len(survivors) <= 4
 
@@ -88,7 +89,7 @@ def test_progress_counts_up_to_the_end(finished):
     assert [r.children_done for r in evolving if r.generation == 2] == [0, 1, 2, 3, 4]
     assert [r.elapsed for r in reports] == sorted(r.elapsed for r in reports)
     assert reports[-1].phase == "measuring on the test split"
-    assert finished[0].logbook.select("generation") == [0, 1, 2, 3]
+    assert finished[0].logbook.select("generation") == [0, 1, 2, 3, 4]
 
 
 def test_one_worker_gives_the_same_lineage(finished, tmp_path):
@@ -96,7 +97,7 @@ def test_one_worker_gives_the_same_lineage(finished, tmp_path):
     assert lineage_of(tmp_path / "one") == lineage_of(finished[0].run_dir)
 
 
-@pytest.mark.parametrize("stop_at", [0, 6], ids=["in the founder", "within a generation"])
+@pytest.mark.parametrize("stop_at", [0, 8, 19], ids=["in the founder", "in a generation", "in the polish"])
 def test_a_stopped_run_resumes_to_the_same_end(finished, tmp_path, stop_at):
     config = small_config(tmp_path / "stopped", generations=3)
     seen: list[Progress] = []
@@ -132,7 +133,7 @@ def test_failing_children_are_recorded_and_the_run_goes_on(tmp_path):
     )
     result = evolve(config, small_task(), conv_net((1, 8, 8), 10, (6,), (1,)))
     outcomes = [i.outcome for i in load_run(result.run_dir)]
-    assert len(outcomes) == 7
+    assert len(outcomes) >= 7
     assert all(o.reason for o in outcomes if o.status != "ok")
 
 
