@@ -202,7 +202,7 @@ def print_result(console: Console, result: Result) -> None:
     console.print(table)
     console.print(
         f"The founder was trained with {result.founder_examples:,} examples, as many as the longest line "
-        "of descent on the front.",
+        "of descent.",
         highlight=False,
     )
     smallest = result.front[0].id

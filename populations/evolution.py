@@ -11,10 +11,11 @@ import dataclasses
 import hashlib
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from deap import base, tools
 
@@ -28,6 +29,8 @@ from populations.individual import Individual, Outcome
 from populations.lineage import Lineage
 from populations.workers import Slots, develop_all
 
+REFERENCE_ID = -1
+"""Marks the files of the founder that is trained for comparison; it is no part of the lineage."""
 FOLD = 0.8
 """Share of the validation examples that one generation is selected on."""
 
@@ -181,11 +184,17 @@ class Evolution:
         self._select(generation, births)
 
     def _polish(self) -> None:
-        """One more generation, in which every survivor has a child that trains on for longer."""
+        """One more generation, in which every survivor has a child that trains on for longer.
+
+        The founder for comparison trains beside them: it takes longest, so it starts first.
+        """
         generation = self.generation + 1
         first = self._next_id(generation)
         births = [Birth(first + i, p, None, p.genome, None) for i, p in enumerate(self.population)]
-        self._develop(generation, births, self.config.polish_examples, "polishing the survivors")
+        examples = self.config.polish_examples
+        reference = self.reference_order(examples)
+        beside = [] if reference.read_outcome() else [reference]
+        self._develop(generation, births, examples, "polishing the survivors", beside)
         self._select(generation, births, is_polish=True)
 
     def _next_id(self, generation: int) -> int:
@@ -227,13 +236,25 @@ class Evolution:
         predicted = proposal.predicted_loss_change if prices.criterion == "obd" else None
         return Birth(id, parent, proposal.edit, proposal.genome, predicted)
 
-    def _develop(self, generation: int, births: list[Birth], examples: int, phase: str | None = None) -> None:
-        """Has workers develop those births that the lineage does not hold yet; stores each at once."""
+    def _develop(
+        self,
+        generation: int,
+        births: list[Birth],
+        examples: int,
+        phase: str | None = None,
+        beside: Sequence[Order] = (),
+    ) -> None:
+        """Has workers develop those births that the lineage does not hold yet; stores each at once.
+
+        Orders `beside` them are developed as well; their outcomes stay on disk.
+        """
         births_by_id = {birth.id: birth for birth in births if birth.id not in self.individuals}
         orders = [self._order(birth, examples) for birth in births_by_id.values()]
         done = len(births) - len(orders)
         self._report(generation, done, len(births), phase)
-        for order, outcome in develop_all(orders, self.slots):
+        for order, outcome in develop_all([*beside, *orders], self.slots):
+            if order.id not in births_by_id:
+                continue
             individual = _as_individual(births_by_id[order.id], generation, outcome)
             self.lineage.add(individual)
             self.individuals[individual.id] = individual
@@ -284,9 +305,18 @@ class Evolution:
         """Reports what is being done after the last generation."""
         self._report(self.generation, 1, 1, phase)
 
-    def reference_examples(self) -> int:
-        """Training examples of the longest line of descent on the front."""
-        return max(individual.total_examples for individual in self.front())
+    def reference_order(self, further: int = 0) -> Order:
+        """The founder for comparison: trained in one go, as long as the longest line of any survivor.
+
+        Args:
+            further: Training examples that the survivors are still going to see.
+        """
+        examples = further + max(individual.total_examples for individual in self.population)
+        birth = Birth(REFERENCE_ID, None, None, self.founder, None)
+        order = self._order(birth, examples)
+        seed = derive_seed(self.config.seed, "child", 0)  # it begins with the founder's weights
+        # nobody breeds from it, so the price list that costs nothing will do
+        return msgspec.structs.replace(order, seed=seed, criterion="random")
 
     def _reserve(self) -> float:
         """Seconds that the last phases take: polishing, and training the founder as long as the front."""
@@ -296,8 +326,8 @@ class Evolution:
 
         examples = self.config.polish_examples
         polish = sum(pace(i.outcome) for i in self.population) * examples / len(self.slots.devices)
-        founder = pace(self.individuals[0].outcome) * (self.reference_examples() + examples)
-        return 1.1 * (polish + founder) + 5
+        founder = pace(self.individuals[0].outcome) * self.reference_order(examples).recipe.examples
+        return 1.1 * (polish + founder / len(self.slots.devices)) + 5
 
     def _mean_generation(self) -> float:
         seconds = self.lineage.seconds()

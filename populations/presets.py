@@ -31,10 +31,10 @@ PRESETS: dict[PresetName, Preset] = {
         lambda: conv_net((1, 8, 8), 10, (32, 32, 64, 64), (1, 1, 2, 1)),
         Config(
             preset="digits",
-            recipe=Recipe(examples=3000, batch_size=64, learning_rate=0.05, crop_padding=1),
+            recipe=Recipe(examples=2500, batch_size=64, learning_rate=0.05, crop_padding=1),
             generations=10,
-            parents=14,
-            founder_examples=9000,
+            founder_examples=8000,
+            polish_examples=18_000,
             accuracy_floor=0.95,
         ),
     ),

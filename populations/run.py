@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from deap import tools
 
 from evo_topo.datasets import load_dataset
@@ -17,16 +18,14 @@ from evo_topo.genome import Genome
 from evo_topo.task import Task, load_task, save_task
 from populations.config import Config, ConfigError, PresetName
 from populations.development import DATA, Order, measure_on_test, outcome_path, weights_path
-from populations.evolution import Evolution, EvolutionError, Progress, Report, derive_seed
-from populations.individual import Individual
+from populations.evolution import REFERENCE_ID, Evolution, EvolutionError, Progress, Report
+from populations.individual import Individual, Outcome
 from populations.lineage import DATABASE, Lineage, LineageError
 from populations.presets import PRESETS
 from populations.workers import Slots, develop_all, resolve_devices, run_tasks, stop_workers
 
 FRONT = "front.json"
 FOUNDER = "founder.json"
-REFERENCE_ID = -1
-"""Marks the files of the founder that is trained as long as the front, for comparison."""
 
 
 class Entry(NamedTuple):
@@ -57,7 +56,7 @@ class Result(NamedTuple):
     Attributes:
         run_dir: The run folder.
         front: Pareto front of accuracy against FLOPs, by rising FLOPs.
-        founder: The founder, trained with as many examples as the longest line on the front.
+        founder: The founder, trained in one go with at least as many examples as anyone on the front.
         founder_examples: That number of examples.
         logbook: DEAP's logbook of all generations.
     """
@@ -194,36 +193,31 @@ def _check_fit(founder: Genome, task: Task) -> None:
 
 
 def _finish(evolution: Evolution, run_dir: Path) -> Result:
-    """Trains the founder as long as the front, then reads the test split once for all of them."""
+    """Reads the test split, once, for the front and for the founder that trained as long."""
     front = evolution.front()
-    examples = evolution.reference_examples()
-    evolution.report_phase("training the founder as long as the front")
-    config = evolution.config
-    order = Order(
-        id=REFERENCE_ID,
-        run_dir=str(run_dir),
-        genome=evolution.founder.to_json(),
-        parent=None,
-        parent_sha256="",
-        edit=None,
-        seed=derive_seed(config.seed, "child", 0),
-        recipe=dataclasses.replace(config.recipe, examples=examples),
-        criterion="random",  # nobody breeds from it: the free price list will do
-        probe_examples=1,
-    )
-    [(_, outcome)] = develop_all([order], evolution.slots)
-    outcome_path(run_dir, REFERENCE_ID).unlink(missing_ok=True)
-    if outcome.status != "ok":
-        raise EvolutionError(f"the founder could not be trained for comparison: {outcome.reason}")
+    outcome = _reference_outcome(evolution, run_dir)
     reference = Individual(REFERENCE_ID, None, 0, None, evolution.founder, None, 0, 0, 0.0, outcome)
     evolution.report_phase("measuring on the test split")
     tested = _test_accuracies([*front, reference], run_dir, evolution)
     entries = [_entry(individual, tested[individual.id]) for individual in front]
     founder = _entry(reference, tested[REFERENCE_ID])._replace(id=0)
-    weights_path(run_dir, REFERENCE_ID).unlink(missing_ok=True)
-    _write(run_dir / FOUNDER, json.dumps({**founder._asdict(), "examples": examples}, indent=1))
+    _write(run_dir / FOUNDER, json.dumps({**founder._asdict(), "examples": outcome.examples}, indent=1))
     _write(run_dir / FRONT, json.dumps([entry._asdict() for entry in entries], indent=1))
-    return Result(run_dir, entries, founder, examples, evolution.logbook)
+    weights_path(run_dir, REFERENCE_ID).unlink(missing_ok=True)
+    outcome_path(run_dir, REFERENCE_ID).unlink(missing_ok=True)
+    return Result(run_dir, entries, founder, outcome.examples, evolution.logbook)
+
+
+def _reference_outcome(evolution: Evolution, run_dir: Path) -> Outcome:
+    """What the founder for comparison came to; trained now, unless that was done during the polish."""
+    path = outcome_path(run_dir, REFERENCE_ID)
+    if path.exists():
+        return msgspec.json.decode(path.read_bytes(), type=Outcome)
+    evolution.report_phase("training the founder for comparison")
+    [(_, outcome)] = develop_all([evolution.reference_order()], evolution.slots)
+    if outcome.status != "ok":
+        raise EvolutionError(f"the founder could not be trained for comparison: {outcome.reason}")
+    return outcome
 
 
 def _read_result(evolution: Evolution, run_dir: Path) -> Result:

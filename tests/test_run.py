@@ -11,7 +11,8 @@ from tests.small import small_config
 ROOT = Path(run.__file__).parent
 SMALL = (
     "--examples 256 --batch-size 32 --calibration-examples 128 --founder-examples 1000 "
-    "--polish-examples 256 --generations 1 --parents 4 --offspring 4 --probe-examples 100 --accuracy-floor 0.3"
+    "--polish-examples 256 --generations 1 --parents 4 --offspring 4 "
+    "--probe-examples 100 --accuracy-floor 0.3"
 )
 OPTIONS = (
     "--generations --parents --offspring --seed --workers --devices --minutes --objective --data-dir "
