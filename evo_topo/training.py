@@ -270,7 +270,7 @@ def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
     ]
     nesterov = recipe.momentum > 0  # torch refuses the combination with zero
-    return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=nesterov)
+    return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=nesterov, fused=True)
 
 
 def _device_of(model: nn.Module) -> torch.device:

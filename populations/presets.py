@@ -31,11 +31,15 @@ PRESETS: dict[PresetName, Preset] = {
         lambda: conv_net((1, 8, 8), 10, (32, 32, 64, 64), (1, 1, 2, 1)),
         Config(
             preset="digits",
-            recipe=Recipe(examples=2500, batch_size=64, learning_rate=0.05, crop_padding=1),
-            generations=10,
-            founder_examples=8000,
-            polish_examples=18_000,
-            accuracy_floor=0.95,
+            recipe=Recipe(
+                examples=2500, batch_size=64, learning_rate=0.05, crop_padding=1, label_smoothing=0.1
+            ),
+            generations=8,
+            parents=10,
+            offspring=10,
+            founder_examples=7000,
+            polish_examples=15_000,
+            accuracy_floor=0.96,
         ),
     ),
     "fashion-mnist": Preset(
