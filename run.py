@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         else:
             run(arguments)
     except KeyboardInterrupt:
-        print("\nstopped; go on with: python run.py --resume --run-dir RUN", file=sys.stderr)
+        print("\nstopped", file=sys.stderr)
         return 130
     except (ValueError, RuntimeError, OSError) as error:
         if not _is_expected(error):
@@ -108,11 +108,18 @@ def run(arguments: Arguments) -> None:
     from rich.console import Console
 
     console = Console()
-    console.print(f"evo_topo: evolving preset {arguments.config.preset}", highlight=False)
-    from populations.run import evolve  # takes seconds: it loads torch
+    config = arguments.config
+    console.print(f"evo_topo: evolving preset {config.preset}", highlight=False)
+    from populations.run import evolve, free_folder  # takes seconds: it loads torch
 
-    with Screen(console) as screen:
-        result = evolve(arguments.config, report=screen.show, resume=arguments.resume)
+    if config.run_dir is None and not arguments.resume:
+        config = dataclasses.replace(config, run_dir=free_folder(config.preset))
+    try:
+        with Screen(console) as screen:
+            result = evolve(config, report=screen.show, resume=arguments.resume)
+    except KeyboardInterrupt:
+        print(f"\ngo on with: python run.py --resume --run-dir {config.run_dir}", file=sys.stderr)
+        raise
     print_result(console, result)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from evo_topo.edits import AnyEdit, SplitUnits
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import Conv, Linear, Norm
-from evo_topo.phenotype import build
+from evo_topo.phenotype import build, in_mode
 from evo_topo.units import channel_origins, mixes_units
 
 
@@ -131,12 +131,11 @@ def _match_statistics(model: nn.Module, norm: nn.Module, probe: Tensor) -> None:
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
     seen: list[Tensor] = []
     handle = norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    mode = model.training
     try:
-        model.eval()(probe)
+        with in_mode(model, training=False):
+            model(probe)
     finally:
         handle.remove()
-        model.train(mode)
     dims = [d for d in range(seen[0].dim()) if d != 1]
     variance, mean = torch.var_mean(seen[0], dims, correction=0)
     assert norm.running_mean is not None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from evo_topo.phenotype import in_mode
 from evo_topo.recipe import Recipe
 from evo_topo.task import Split, Task
 
@@ -101,7 +102,7 @@ def train(
     model.to(device).to(memory_format=torch.channels_last)
     losses: deque[Tensor] = deque(maxlen=_CHECK_EVERY)
     loss = math.nan
-    with _mode(model, training=True), _own_randomness(device, seed):
+    with in_mode(model, training=True), _own_randomness(device, seed):
         generator = torch.Generator(device).manual_seed(seed)
         steps = _steps(model, task.to(device), recipe, generator)
         for step, batch_loss in enumerate(steps, start=1):
@@ -208,7 +209,7 @@ def reestimate_batchnorm(model: nn.Module, task: Task, examples: int, seed: int)
     momenta = [norm.momentum for norm in norms]
     count = len(task.train.targets)
     chosen = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:examples]
-    with _mode(model, training=False), torch.no_grad():
+    with in_mode(model, training=False), torch.no_grad():
         try:
             for norm in norms:
                 norm.reset_running_stats()
@@ -235,7 +236,7 @@ def evaluate(model: nn.Module, split: Split, task: Task, batch_size: int = 1000)
     device = _device_of(model)
     loss, correct = 0.0, []
     batches = zip(*(torch.split(t, batch_size) for t in split), strict=True)
-    with _mode(model, training=False), torch.inference_mode():
+    with in_mode(model, training=False), torch.inference_mode():
         for inputs, targets in batches:
             logits = model(_normalised(task, inputs.to(device))).float()
             targets = targets.to(device)
@@ -275,18 +276,6 @@ def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 
 def _device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
-
-
-@contextmanager
-def _mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Sets the training flag of every module, and gives each its own back afterwards."""
-    flags = {module: module.training for module in model.modules()}
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
 
 
 @contextmanager

@@ -31,9 +31,7 @@ PRESETS: dict[PresetName, Preset] = {
         lambda: conv_net((1, 8, 8), 10, (32, 32, 64, 64), (1, 1, 2, 1)),
         Config(
             preset="digits",
-            recipe=Recipe(
-                examples=2500, batch_size=64, learning_rate=0.05, crop_padding=1, label_smoothing=0.1
-            ),
+            recipe=Recipe(examples=2500, batch_size=64, learning_rate=0.05, crop_padding=1),
             generations=8,
             parents=10,
             offspring=10,
@@ -47,9 +45,9 @@ PRESETS: dict[PresetName, Preset] = {
         lambda: conv_net((1, 28, 28), 10, (16, 16, 32, 32, 64, 64), (1, 1, 2, 1, 2, 1)),
         Config(
             preset="fashion-mnist",
-            recipe=Recipe(examples=15_000, batch_size=128, learning_rate=0.05, crop_padding=1, flip=True),
-            founder_examples=60_000,
-            polish_examples=60_000,
+            recipe=Recipe(examples=8000, batch_size=128, learning_rate=0.05, crop_padding=1, flip=True),
+            founder_examples=40_000,
+            polish_examples=30_000,
             accuracy_floor=0.8,
         ),
     ),

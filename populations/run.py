@@ -138,7 +138,7 @@ def _silent(_: Progress) -> None:
 
 def _prepare_folder(config: Config, resume: bool) -> Path:
     """The run's folder, with its configuration stored in it."""
-    run_dir = config.run_dir or _free_folder(config.preset)
+    run_dir = config.run_dir or free_folder(config.preset)
     if resume:
         if config.run_dir is None:
             raise ConfigError("run_dir: expected the folder of the run to resume, got none")
@@ -153,7 +153,8 @@ def _prepare_folder(config: Config, resume: bool) -> Path:
     return run_dir
 
 
-def _free_folder(preset: PresetName) -> Path:
+def free_folder(preset: PresetName) -> Path:
+    """The next free run folder under ``runs/``."""
     number = 1
     while (run_dir := Path("runs") / f"{preset}-{number:03d}").exists():
         number += 1

@@ -7,7 +7,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from evo_topo.genome import Genome
-from evo_topo.saliency.gates import evaluation_mode, masked
+from evo_topo.phenotype import in_mode
+from evo_topo.saliency.gates import masked
 from evo_topo.units import unit_table
 
 
@@ -16,7 +17,7 @@ def mean_loss(model: nn.Module, inputs: Tensor, targets: Tensor, batch_size: int
     """Mean cross-entropy in evaluation mode, over normalised inputs and their classes."""
     batches = zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
     total = 0.0
-    with evaluation_mode(model):
+    with in_mode(model, training=False):
         for batch, labels in batches:
             total += float(F.cross_entropy(model(batch), labels, reduction="sum"))
     return total / len(inputs)

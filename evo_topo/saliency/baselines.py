@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from evo_topo.genome import Genome
+from evo_topo.phenotype import in_mode
 from evo_topo.prices import Prices, UnitPrices
-from evo_topo.saliency.gates import GateProbe, evaluation_mode
+from evo_topo.saliency.gates import GateProbe
 from evo_topo.units import mixes_units, unit_table
 
 
@@ -69,7 +70,7 @@ def apoz(model: nn.Module, genome: Genome, inputs: Tensor) -> dict[str, Tensor]:
             if mixes_units(node):
                 module = model.get_submodule(node.name)
                 stack.enter_context(module.register_forward_pre_hook(count(node.inputs[0])))
-        stack.enter_context(evaluation_mode(model))
+        stack.enter_context(in_mode(model, training=False))
         stack.enter_context(torch.inference_mode())
         model(inputs)
     return {name: 1 - total / sizes[name].clamp(min=1) for name, total in zeros.items()}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from evo_topo.edits import PruneLayer, layer_chain, legal_layer_edits
 from evo_topo.genome import Genome
+from evo_topo.phenotype import in_mode
 from evo_topo.units import mixes_units, unit_table
 
 
@@ -75,7 +76,7 @@ class GateProbe:
                 if parameter.requires_grad:
                     stack.callback(parameter.requires_grad_, True)
                     parameter.requires_grad_(False)
-            stack.enter_context(evaluation_mode(self.model))
+            stack.enter_context(in_mode(self.model, training=False))
             self._undo = stack.pop_all()
         return self
 
@@ -141,18 +142,6 @@ def _sum_space(a: Tensor, b: Tensor) -> Tensor:
     if a.dim() == 2:
         return a * b
     return torch.einsum("ncs,ncs->nc", a.flatten(2), b.flatten(2))
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Within the context no module is in training mode; afterwards each has its own flag back."""
-    flags = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
-from evo_topo.saliency.gates import evaluation_mode
+from evo_topo.phenotype import in_mode
 from evo_topo.saliency.obd import Curvature, hessian_root
 
 
@@ -46,7 +46,7 @@ def ggn_diagonal(
         found: dict[str, Tensor] = vjp(logits, parameters)[1](column)[0]
         return found
 
-    with evaluation_mode(model):
+    with in_mode(model, training=False):
         for batch in torch.split(inputs, batch_size):
             with torch.no_grad():
                 log_p = model(batch).log_softmax(1)
