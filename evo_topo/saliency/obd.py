@@ -121,7 +121,7 @@ def obd_saliency(
     genome: Genome,
     inputs: Tensor,
     targets: Tensor,
-    curvature: Curvature = "exact",
+    curvature: Curvature = "sampled",
     seed: int = 0,
 ) -> dict[str, Tensor]:
     """Predicted loss increase of removing each unit alone.
@@ -131,7 +131,7 @@ def obd_saliency(
         genome: Its genome.
         inputs: Normalised inputs (examples, *input_shape).
         targets: Class of each example (examples,).
-        curvature: ``exact``, or ``sampled`` at a fraction of the cost.
+        curvature: ``sampled``, or ``exact`` at one more backward pass per class for a little better ranks.
         seed: Seed of the drawn labels.
 
     Returns:

@@ -137,6 +137,23 @@ def test_failing_children_are_recorded_and_the_run_goes_on(tmp_path):
     assert all(o.reason for o in outcomes if o.status != "ok")
 
 
+def test_the_ratio_can_be_the_objective(tmp_path):
+    config = small_config(tmp_path / "ratio", objective="accuracy-per-flop", generations=1, parents=2)
+    evolve(config, small_task(), small_founder())
+    with Lineage(config.run_dir, read_only=True) as lineage:
+        survivors = lineage.populations()[1]
+        able = [i for i in lineage.individuals() if i.generation <= 1 and i.outcome.accuracy >= 0.3]
+    cheapest = min(able, key=lambda i: i.flops / i.outcome.accuracy)
+    assert cheapest.id in survivors
+
+
+def test_time_can_be_the_limit(tmp_path):
+    config = small_config(tmp_path / "minutes", generations=None, minutes=0.001)
+    result = evolve(config, small_task(), small_founder())
+    assert result.logbook.select("generation") == [0, 1]  # the founder and the polish
+    assert result.front
+
+
 def test_bad_requests_are_refused(finished, tmp_path):
     run_dir = finished[0].run_dir
     with pytest.raises(ConfigError, match="holds a run already"):
