@@ -177,6 +177,7 @@ class Evolution:
 
     def _next_generation(self) -> None:
         generation = self.generation + 1
+        outcome_path(self.lineage.run_dir, REFERENCE_ID).unlink(missing_ok=True)  # lines grow longer
         parents = self._members(self.population, generation)
         first = self._next_id(generation)
         births = [self._breed(parents, first + i) for i in range(self.config.offspring)]
@@ -248,6 +249,8 @@ class Evolution:
 
         Orders `beside` them are developed as well; their outcomes stay on disk.
         """
+        for birth in births:
+            self._check_stored(birth)
         births_by_id = {birth.id: birth for birth in births if birth.id not in self.individuals}
         orders = [self._order(birth, examples) for birth in births_by_id.values()]
         done = len(births) - len(orders)
@@ -261,6 +264,16 @@ class Evolution:
             outcome_path(self.lineage.run_dir, individual.id).unlink(missing_ok=True)
             done += 1
             self._report(generation, done, len(births), phase)
+
+    def _check_stored(self, birth: Birth) -> None:
+        """Checks that a child developed before the run was stopped is the one that is planned now."""
+        stored = self.individuals.get(birth.id)
+        parent = None if birth.parent is None else birth.parent.id
+        if stored is not None and (stored.parent, stored.edit) != (parent, birth.edit):
+            raise EvolutionError(
+                f"the lineage holds another individual {birth.id} than this configuration breeds; if the run "
+                "was stopped while survivors were polished, finish it as it was before extending it"
+            )
 
     def _order(self, birth: Birth, examples: int) -> Order:
         """What a worker needs to develop a birth."""
@@ -324,10 +337,10 @@ class Evolution:
         def pace(outcome: Outcome) -> float:
             return outcome.seconds / max(outcome.examples, 1)
 
-        examples = self.config.polish_examples
-        polish = sum(pace(i.outcome) for i in self.population) * examples / len(self.slots.devices)
+        examples, slots = self.config.polish_examples, len(self.slots.devices)
+        polish = sum(pace(individual.outcome) for individual in self.population) * examples
         founder = pace(self.individuals[0].outcome) * self.reference_order(examples).recipe.examples
-        return 1.1 * (polish + founder / len(self.slots.devices)) + 5
+        return max(founder, (polish + founder) / slots) + 5
 
     def _mean_generation(self) -> float:
         seconds = self.lineage.seconds()
