@@ -12,7 +12,7 @@ import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 import msgspec
@@ -255,15 +255,16 @@ class Evolution:
         orders = [self._order(birth, examples) for birth in births_by_id.values()]
         done = len(births) - len(orders)
         self._report(generation, done, len(births), phase)
-        for order, outcome in develop_all([*beside, *orders], self.slots):
-            if order.id not in births_by_id:
-                continue
-            individual = _as_individual(births_by_id[order.id], generation, outcome)
-            self.lineage.add(individual)
-            self.individuals[individual.id] = individual
-            outcome_path(self.lineage.run_dir, individual.id).unlink(missing_ok=True)
-            done += 1
-            self._report(generation, done, len(births), phase)
+        with closing(develop_all([*beside, *orders], self.slots)) as results:
+            for order, outcome in results:
+                if order.id not in births_by_id:
+                    continue
+                individual = _as_individual(births_by_id[order.id], generation, outcome)
+                self.lineage.add(individual)
+                self.individuals[individual.id] = individual
+                outcome_path(self.lineage.run_dir, individual.id).unlink(missing_ok=True)
+                done += 1
+                self._report(generation, done, len(births), phase)
 
     def _check_stored(self, birth: Birth) -> None:
         """Checks that a child developed before the run was stopped is the one that is planned now."""

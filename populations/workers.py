@@ -11,9 +11,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -54,7 +55,7 @@ def run_tasks(
     task: Callable[[OrderT, str], ResultT],
     orders: Sequence[OrderT],
     slots: Slots,
-) -> Iterator[tuple[OrderT, ResultT]]:
+) -> Generator[tuple[OrderT, ResultT], None, None]:
     """Runs ``task(order, device)`` for every order in worker processes; yields results as they come.
 
     Args:
@@ -77,12 +78,19 @@ def run_tasks(
         initargs=(os.getpid(),),
     ):
         parallel = Parallel(batch_size=1, pre_dispatch=len(slots.devices), return_as="generator_unordered")
-        yield from parallel(delayed(_on_slot)(task, order, slots) for order in orders)
+        results = parallel(delayed(_on_slot)(task, order, slots) for order in orders)
+        try:
+            for result in results:  # noqa: UP028 - `yield from` would close it outside the block below
+                yield result
+        finally:
+            with warnings.catch_warnings():  # joblib warns that it cancels what nobody waits for
+                warnings.simplefilter("ignore", UserWarning)
+                results.close()
 
 
 def develop_all(
     orders: Sequence[Order], slots: Slots, task: Callable[[Order, str], Outcome] = develop
-) -> Iterator[tuple[Order, Outcome]]:
+) -> Generator[tuple[Order, Outcome], None, None]:
     """Develops children in parallel; yields each with its outcome, in the order in which they finish.
 
     Every order gets exactly one outcome, also when worker processes die: those that were in flight are
@@ -94,12 +102,10 @@ def develop_all(
         task: How a worker develops one.
     """
     pending = {order.id: order for order in orders}
-    try:
-        for order, outcome in run_tasks(task, orders, slots):
+    with suppress(BrokenProcessPool), closing(run_tasks(task, orders, slots)) as results:
+        for order, outcome in results:
             del pending[order.id]
             yield order, outcome
-    except BrokenProcessPool:
-        pass
     for order in list(pending.values()):
         yield order, _develop_alone(order, slots, task)
 
