@@ -84,7 +84,7 @@ def parse(argv: list[str]) -> Arguments:
 
 def _value_of(option: str, argv: list[str]) -> str | None:
     """The value that follows an option, or stands behind its equals sign."""
-    for word, following in zip(argv, [*argv[1:], None], strict=True):
+    for word, following in zip(argv, [*argv[1:], None], strict=False):
         if word == option:
             return following
         if word.startswith(f"{option}="):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import run
+from populations.presets import PRESETS
 from tests.small import small_config
 
 ROOT = Path(run.__file__).parent
@@ -98,6 +99,7 @@ def test_a_damaged_run_is_refused(tmp_path, capsys):
 
 
 def test_defaults_come_from_the_preset_and_from_the_stored_run(tmp_path):
+    assert run.parse([]).config == PRESETS["digits"].config
     assert run.parse(["fashion-mnist"]).config.recipe.flip
     assert run.parse(["--minutes", "3"]).config.generations is None
     assert run.parse(["--minutes", "3", "--generations", "5"]).config.generations == 5
