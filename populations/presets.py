@@ -31,7 +31,9 @@ PRESETS: dict[PresetName, Preset] = {
         lambda: conv_net((1, 8, 8), 10, (32, 32, 64, 64), (1, 1, 2, 1)),
         Config(
             preset="digits",
-            recipe=Recipe(examples=2500, batch_size=64, learning_rate=0.05, crop_padding=1),
+            recipe=Recipe(
+                examples=2500, batch_size=64, learning_rate=0.05, crop_padding=1, label_smoothing=0.1
+            ),
             generations=8,
             parents=10,
             offspring=10,
