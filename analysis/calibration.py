@@ -2,8 +2,9 @@
 
     python -m analysis.calibration RUN
 
-Two measurements are set against what the parent's prices promised for an edit: the validation loss right
-after inheritance, and after training, each less the parent's loss. Spearman's rank correlation says how
+Two measurements are set against what the parent's prices promised for an edit: the loss right after
+inheritance, on the examples that it was priced on, and the validation loss after training, each less that of
+the parent. Spearman's rank correlation says how
 well the predictions *order* edits of one kind, which is all that choosing between them needs.
 """
 
@@ -26,6 +27,7 @@ from analysis.common import (
     Run,
     RunFolder,
     as_array,
+    less,
     open_run,
     print_json,
     run_command,
@@ -82,14 +84,16 @@ def calibration_info(run: Run) -> CalibrationInfo:
     Raises:
         LineageError: When no child of the run has both a prediction and a measurement.
     """
-    losses = {individual.id: individual.outcome.loss for individual in run.individuals}
+    outcomes = {individual.id: individual.outcome for individual in run.individuals}
     trials = []
     for child in run.individuals:
-        parent_loss = None if child.parent is None else losses[child.parent]
-        if child.edit is None or child.predicted_loss_change is None or parent_loss is None:
+        if child.parent is None or child.edit is None or child.predicted_loss_change is None:
             continue
-        after = (child.outcome.inherited_loss, child.outcome.loss)
-        inherited, trained = (None if loss is None else loss - parent_loss for loss in after)
+        parent = outcomes[child.parent]
+        if parent.loss is None:
+            continue
+        inherited = less(child.outcome.inherited_loss, parent.probe_loss)
+        trained = less(child.outcome.loss, parent.loss)
         kind = str(child.edit.__struct_config__.tag).replace("_", " ")
         trials.append(Trial(child.id, kind, child.predicted_loss_change, inherited, trained))
     if all(trial.inherited is None and trial.trained is None for trial in trials):

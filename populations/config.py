@@ -50,6 +50,12 @@ class Config:
     offspring: int = 12
     """Children per generation (lambda)."""
 
+    ahead: int = 6
+    """A child is bred when all but this many before it are judged; 0 waits for whole generations."""
+
+    example_exponent: float = 0.5
+    """Children that cost less than the founder train longer: by (founder's FLOPs / own) to this power."""
+
     founder_examples: int = 10_000
     """Training examples that the founder sees before the first generation."""
 
@@ -97,12 +103,13 @@ class Config:
             raise ConfigError("expected generations or minutes, got neither")
         for name in ("parents", "offspring", "founder_examples", "probe_examples", "threads"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
-        self._check("polish_examples", self.polish_examples >= 0, "at least 0")
+        for name in ("polish_examples", "ahead"):
+            self._check(name, getattr(self, name) >= 0, "at least 0")
         for name in ("generations", "workers"):
             value = getattr(self, name)
             self._check(name, value is None or value >= 1, "at least 1")
         self._check("minutes", self.minutes is None or 0 < self.minutes < 1e6, "a positive number")
-        for name in ("accuracy_floor", "growth", "train_on"):
+        for name in ("accuracy_floor", "growth", "train_on", "example_exponent"):
             self._check(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
 
     def _check(self, name: str, fine: bool, expected: str) -> None:

@@ -24,7 +24,7 @@ from evo_topo.mutation import random_prices
 from evo_topo.phenotype import build
 from evo_topo.prices import Prices
 from evo_topo.recipe import Recipe
-from evo_topo.saliency import gate_statistics, magnitude_prices, obd_prices
+from evo_topo.saliency import gate_statistics, magnitude_prices, mean_loss, obd_prices
 from evo_topo.task import Task, load_task
 from evo_topo.training import Diverged, evaluate, reestimate_batchnorm, train
 from populations.config import Criterion
@@ -103,7 +103,7 @@ def _develop(order: Order, device: torch.device, started: float) -> Outcome:
     task = shared_task(run_dir / DATA, str(device))
     probe = probe_split(task, order.probe_examples)
     genome, model = _conceive(order, task, probe[0], device)
-    inherited = evaluate(model, task.validation, task) if order.parent is not None else None
+    inherited = mean_loss(model, *probe) if order.edit is not None else None
     result = train(model, task, order.recipe, order.seed, device)
     reestimate_batchnorm(model, task, order.recipe.calibration_examples, order.seed)
     measured = evaluate(model, task.validation, task)
@@ -112,7 +112,8 @@ def _develop(order: Order, device: torch.device, started: float) -> Outcome:
     prices = price_edits(model, genome, *probe, order.criterion, order.seed)
     outcome = Outcome(
         "ok",
-        inherited_loss=None if inherited is None else inherited.loss,
+        inherited_loss=inherited,
+        probe_loss=mean_loss(model, *probe),
         loss=measured.loss,
         accuracy=measured.accuracy,
         correct=f"{_as_bits(measured.correct):x}",
