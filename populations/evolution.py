@@ -37,7 +37,7 @@ from populations.breeding import (
 )
 from populations.config import Config
 from populations.development import Order, outcome_path, weights_path
-from populations.fitness import Member, fold_accuracy, pareto_front
+from populations.fitness import Member, estimated_accuracies, fold_accuracy, pareto_front
 from populations.individual import Individual
 from populations.lineage import Lineage
 from populations.progress import Progress, Report
@@ -106,6 +106,8 @@ class Evolution:
         self.failed = sum(not individual.is_alive for individual in self.individuals.values())
         self._recent = deque([*self.individuals.values()], RECENT)
         self._underway: dict[int, Birth] = {}
+        self._parents: list[Member] = []  # of children with this source and generation:
+        self._parents_of = (-1, -1)
         self.populations = lineage.populations()
         self.begun = time.perf_counter() - max(lineage.seconds().values(), default=0.0)
         self.toolbox = make_toolbox(config)
@@ -192,9 +194,11 @@ class Evolution:
 
     def _breed(self, place: Place) -> Birth:
         """Plans a child of the population that its place names."""
-        parents = [self.individuals[i] for i in self.populations[place.source]]
-        members = self._members(parents, place.generation)
-        return breed(self.config, self.toolbox, members, place.id, place.generation)
+        if self._parents_of != (place.source, place.generation):
+            parents = [self.individuals[i] for i in self.populations[place.source]]
+            self._parents = self._members(parents, place.generation)
+            self._parents_of = (place.source, place.generation)
+        return breed(self.config, self.toolbox, self._parents, place.id, place.generation)
 
     def _select_finished(self, waiting: deque[Birth], is_last: bool) -> None:
         """Selects upon every generation, in turn, whose children are all developed."""
@@ -276,7 +280,8 @@ class Evolution:
         size = max(1, round(FOLD * self.num_validation))
         fold = sum(1 << i for i in rng.sample(range(self.num_validation), size))
         objective, floor = self.config.objective, self.config.accuracy_floor
-        return [Member(i, objective, floor, self.num_validation, fold) for i in individuals]
+        accuracies = estimated_accuracies(individuals, self.num_validation, fold)
+        return [Member(i, objective, floor, a) for i, a in zip(individuals, accuracies, strict=True)]
 
     def _finish_generation(
         self, generation: int, survivors: list[Individual], is_polish: bool = False
