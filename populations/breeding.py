@@ -83,6 +83,7 @@ def order_for(birth: Birth, config: Config, run_dir: Path, examples: int) -> Ord
         examples: Training examples that the child sees.
     """
     parent = birth.parent
+    rate = config.recipe.learning_rate * (1.0 if parent is None else config.inherited_rate)
     return Order(
         id=birth.id,
         run_dir=str(run_dir),
@@ -91,7 +92,7 @@ def order_for(birth: Birth, config: Config, run_dir: Path, examples: int) -> Ord
         parent_sha256="" if parent is None else parent.outcome.weights_sha256,
         edit=None if birth.edit is None else birth.edit.to_json(),
         seed=derive_seed(config.seed, "child", birth.id),
-        recipe=dataclasses.replace(config.recipe, examples=examples),
+        recipe=dataclasses.replace(config.recipe, examples=examples, learning_rate=rate),
         criterion=config.criterion,
         probe_examples=config.probe_examples,
     )

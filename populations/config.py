@@ -56,6 +56,9 @@ class Config:
     example_exponent: float = 0.5
     """Children that cost less than the founder train longer: by (founder's FLOPs / own) to this power."""
 
+    inherited_rate: float = 0.3
+    """Largest learning rate of a child, which starts from trained weights, as a share of the recipe's."""
+
     founder_examples: int = 10_000
     """Training examples that the founder sees before the first generation."""
 
@@ -108,6 +111,7 @@ class Config:
         for name in ("generations", "workers"):
             value = getattr(self, name)
             self._check(name, value is None or value >= 1, "at least 1")
+        self._check("inherited_rate", 0 < self.inherited_rate <= 1, "above 0, at most 1")
         self._check("minutes", self.minutes is None or 0 < self.minutes < 1e6, "a positive number")
         for name in ("accuracy_floor", "growth", "train_on", "example_exponent"):
             self._check(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")

@@ -105,6 +105,7 @@ def _develop(order: Order, device: torch.device, started: float) -> Outcome:
     genome, model = _conceive(order, task, probe[0], device)
     inherited = mean_loss(model, *probe) if order.edit is not None else None
     result = train(model, task, order.recipe, order.seed, device)
+    model.to(memory_format=torch.channels_last)  # a quarter faster on the CPU
     reestimate_batchnorm(model, task, order.recipe.calibration_examples, order.seed)
     measured = evaluate(model, task.validation, task)
     if not measured.loss < float("inf"):
