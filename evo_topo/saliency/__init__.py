@@ -10,16 +10,19 @@ from evo_topo.saliency.gates import GateProbe, masked
 from evo_topo.saliency.obd import (
     GateStatistics,
     gate_statistics,
-    obd_prices,
     obd_saliency,
     set_saliency,
 )
+from evo_topo.saliency.pricing import obd_prices
+from evo_topo.saliency.pruning import Pruned, prune_to
+from evo_topo.saliency.reconstruction import reconstruct
 from evo_topo.saliency.weights import ggn_diagonal, weight_obd
 
 __all__ = [
     "GateProbe",
     "GateStatistics",
     "LabelGradients",
+    "Pruned",
     "RankedUnit",
     "ablation",
     "apoz",
@@ -34,6 +37,8 @@ __all__ = [
     "norm_scale",
     "obd_prices",
     "obd_saliency",
+    "prune_to",
+    "reconstruct",
     "set_saliency",
     "weight_obd",
 ]
