@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
+from operator import neg
 from typing import NamedTuple
 
 from evo_topo.cost import count_flops, count_macs, node_macs, unit_macs
@@ -159,7 +160,9 @@ def _cut(
     order, macs = draw(prices.joint, rng), count_macs(genome)
     if not order.columns:
         return {}, 0.0, 0.0
-    last = min(range(len(order.macs)), key=lambda place: abs(macs - order.macs[place] - target))
+    below = bisect_left(order.macs, target - macs, key=neg)  # the first place that saves the target
+    near = [place for place in (below - 1, below) if 0 <= place < len(order.macs)]
+    last = min(near, key=lambda place: abs(macs - order.macs[place] - target))
     names = list(prices.units)
     starts = [0, *accumulate(len(unit.order) for unit in prices.units.values())]
     taken: dict[str, list[int]] = {}

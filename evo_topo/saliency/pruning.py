@@ -78,7 +78,7 @@ def prune_to(
         if count_macs(child) <= goal:
             continue
         statistics = gate_statistics(child_model, child, inputs, targets, curvature, seed=seed + step)
-        part = _as_edit(statistics, cheapest_units(statistics, child, goal))
+        part = as_edit(statistics, cheapest_units(statistics, child, goal))
         predicted += set_saliency(statistics, dict(part.units))
         child_model = inherit(child_model, child, part)
         edit = part if edit is None else composed(genome, edit, part)
@@ -104,7 +104,7 @@ def composed(genome: Genome, first: PruneUnits, second: PruneUnits) -> PruneUnit
     return _edit_of(gone)
 
 
-def _as_edit(statistics: GateStatistics, columns: Iterable[int]) -> PruneUnits:
+def as_edit(statistics: GateStatistics, columns: Iterable[int]) -> PruneUnits:
     """The edit that removes the units of some columns."""
     chosen = sorted(columns)
     return _edit_of(
