@@ -3,8 +3,8 @@
     python -m analysis.benchmarks.oneshot --networks plain --seeds 1 2 3
 
 Prunes trained Fashion-MNIST networks to shares of their MACs, with this package and with Torch-Pruning
-(Fang et al. 2023; ``pip install torch-pruning``), on the same examples, and compares validation accuracies. BatchNorm
-statistics are re-estimated on the same training examples after every method. Cells of the table are
+(Fang et al. 2023; ``pip install torch-pruning``), on the same examples, and compares validation accuracies.
+BatchNorm statistics are re-estimated on the same training examples after every method. Cells of the table are
 kept as they are made, so an interrupted run goes on where it stopped.
 """
 
