@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from evo_topo.datasets import load_dataset
     from evo_topo.inheritance import inherit
     from evo_topo.phenotype import build
-    from evo_topo.saliency import gate_statistics, obd_prices, obd_saliency, weight_obd
+    from evo_topo.saliency import gate_statistics, obd_prices, obd_saliency, prune_to, weight_obd
     from evo_topo.task import Task
     from evo_topo.training import evaluate, reestimate_batchnorm, train
 
@@ -44,6 +44,7 @@ _TORCH_PART = {
     "load_dataset": "datasets",
     "obd_prices": "saliency",
     "obd_saliency": "saliency",
+    "prune_to": "saliency",
     "reestimate_batchnorm": "training",
     "train": "training",
     "weight_obd": "saliency",
@@ -79,6 +80,7 @@ __all__ = [
     "obd_prices",
     "obd_saliency",
     "propose",
+    "prune_to",
     "random_edit",
     "random_prices",
     "reestimate_batchnorm",

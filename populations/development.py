@@ -160,7 +160,8 @@ def price_edits(
     if criterion == "magnitude":
         prices = magnitude_prices(model, genome)
     else:
-        prices = obd_prices(gate_statistics(model, genome, inputs, targets, "sampled", seed=seed))
+        statistics = gate_statistics(model, genome, inputs, targets, "sampled", seed=seed)
+        prices = obd_prices(statistics, genome, seed)
     if not prices.are_finite:
         raise ArithmeticError("the predicted loss changes of its mutations are not finite")
     return prices

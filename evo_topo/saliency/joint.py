@@ -1,0 +1,143 @@
+"""Choosing units of all groups together, by predicted loss per MAC saved.
+
+Both currencies depend on what has gone before. Curvature couples units of all groups, so the price of a unit
+moves with every other one that goes; and the MACs of a layer are a product of the widths that it reads and
+makes, so a unit saves the less, the fewer are left on the other side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from evo_topo.cost import node_macs
+from evo_topo.edits import EditError
+from evo_topo.genome import Genome
+from evo_topo.ops import Conv, Linear
+from evo_topo.saliency.obd import GateStatistics
+from evo_topo.units import mixes_units, unit_table
+
+
+class MacLedger:
+    """MACs of a network while units go, exactly: products of the widths that are left.
+
+    Args:
+        genome: The network with all its units.
+        columns: For each unit group, its slice of the columns; units in order.
+        most_of_group: Largest share of a group that may go, but at least one unit.
+    """
+
+    def __init__(self, genome: Genome, columns: dict[str, slice], most_of_group: float = 1.0) -> None:
+        table, macs = unit_table(genome), node_macs(genome)
+        nodes = [node for node in genome.nodes if isinstance(node.op, Conv | Linear)]
+        width = max((where.stop for where in columns.values()), default=0)
+        self._makes = torch.zeros(len(nodes), width, dtype=torch.float64)  # channels of a unit in the output
+        self._reads = torch.zeros_like(self._makes)  # the same in the input
+        self._made = torch.tensor([genome.shapes[node.name][0] for node in nodes]).double()
+        self._read = torch.ones_like(self._made)
+        for row, node in enumerate(nodes):
+            for table_row, name in ((self._makes[row], node.name), (self._reads[row], node.inputs[0])):
+                if name == node.name or mixes_units(node):
+                    for member in table.members[name]:
+                        if member is not None:
+                            table_row[columns[member[0]].start + member[1]] += 1
+            if mixes_units(node):  # a grouped convolution reads as much per output as before
+                self._read[row] = genome.shapes[node.inputs[0]][0]
+        total = torch.tensor([macs[node.name] for node in nodes]).double()
+        self._each = total / (self._made * self._read)
+        self.left = torch.ones(width, dtype=torch.bool)
+        sizes = torch.tensor([where.stop - where.start for where in columns.values()], dtype=torch.long)
+        self._group = torch.arange(len(sizes)).repeat_interleave(sizes)
+        self._room = (most_of_group * sizes).long().clamp(min=1)
+
+    @property
+    def macs(self) -> int:
+        """MACs of the network that is left."""
+        return round(float((self._each * self._made * self._read).sum()))
+
+    @property
+    def saved(self) -> Tensor:
+        """MACs that removing each unit alone saves now, (columns,)."""
+        makes, reads = self._makes, self._reads
+        both = (self._each[:, None] * makes * reads).sum(0)
+        return (self._each * self._read) @ makes + (self._each * self._made) @ reads - both
+
+    @property
+    def spare(self) -> Tensor:
+        """Which units are left and can go while every layer keeps a channel, bool (columns,)."""
+        last = ((self._makes > 0) & (self._made[:, None] <= self._makes)).any(0)
+        return self.left & ~last & (self._room[self._group] > 0)
+
+    def remove(self, column: int) -> None:
+        """Takes a unit out."""
+        self._made -= self._makes[:, column]
+        self._read -= self._reads[:, column]
+        self._room[self._group[column]] -= 1
+        self.left[column] = False
+
+    def restore(self, column: int) -> None:
+        """Puts a removed unit back."""
+        self._made += self._makes[:, column]
+        self._read += self._reads[:, column]
+        self._room[self._group[column]] += 1
+        self.left[column] = True
+
+
+def removals(
+    statistics: GateStatistics, ledger: MacLedger, factors: Tensor | None = None
+) -> Iterator[tuple[int, float]]:
+    """Takes units out one by one, each time the one that adds least predicted loss per MAC saved.
+
+    Args:
+        statistics: Of `gate_statistics`, for the network of the ledger.
+        ledger: Counts MACs; each unit is taken out of it before it is yielded.
+        factors: What each unit's price is multiplied by in the choice, (columns,); all 1 by default.
+
+    Yields:
+        Column of the unit, and predicted loss change when it goes together with all those before it.
+    """
+    units = len(ledger.left)
+    root, cost = statistics.root[:, :units], statistics.alone[:units]
+    weight = torch.ones_like(cost) if factors is None else factors
+    total = 0.0
+    while (spare := ledger.spare).any():
+        rate = weight * cost / ledger.saved.clamp(min=1.0)
+        column = int(torch.where(spare, rate, torch.inf).argmin())
+        total += float(cost[column])
+        ledger.remove(column)
+        cost = cost + (root[:, column] @ root).double()  # each other unit's interaction with this one
+        yield column, total
+
+
+def cheapest_units(statistics: GateStatistics, genome: Genome, macs: float) -> list[int]:
+    """Units to remove such that the network has at most `macs`: greedy, then as many put back as fit.
+
+    Args:
+        statistics: Of `gate_statistics`.
+        genome: Its network.
+        macs: Most MACs that may be left.
+
+    Returns:
+        Columns of the units, none of which fits back in.
+
+    Raises:
+        EditError: When even one channel per layer takes more.
+    """
+    ledger = MacLedger(genome, statistics.columns)
+    removing = removals(statistics, ledger)
+    gone = []
+    while ledger.macs > macs:
+        step = next(removing, None)
+        if step is None:
+            raise EditError(
+                f"expected room for one channel per layer, {ledger.macs:,} MACs, got {macs:,.0f}; "
+                "allow more MACs, or prune layers first"
+            )
+        gone.append(step[0])
+    for column in reversed(gone):  # what was taken last is worth most
+        ledger.restore(column)
+        if ledger.macs > macs:
+            ledger.remove(column)
+    return [column for column in gone if not ledger.left[column]]
