@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from evo_topo.cost import count_flops
 from evo_topo.edits import AnyEdit, edit_from_json
 from evo_topo.genome import Genome
-from evo_topo.inheritance import inherit
+from evo_topo.inheritance import Probe, inherit
 from evo_topo.mutation import random_prices
 from evo_topo.phenotype import build
 from evo_topo.prices import Prices
@@ -102,7 +102,7 @@ def _develop(order: Order, device: torch.device, started: float) -> Outcome:
     run_dir = Path(order.run_dir)
     task = shared_task(run_dir / DATA, str(device))
     probe = probe_split(task, order.probe_examples)
-    genome, model = _conceive(order, task, probe[0], device)
+    genome, model = _conceive(order, probe.first(512), device)
     inherited = evaluate(model, task.validation, task) if order.parent is not None else None
     result = train(model, task, order.recipe, order.seed, device)
     reestimate_batchnorm(model, task, order.recipe.calibration_examples, order.seed)
@@ -127,7 +127,7 @@ def _develop(order: Order, device: torch.device, started: float) -> Outcome:
     return outcome
 
 
-def _conceive(order: Order, task: Task, probe: Tensor, device: torch.device) -> tuple[Genome, nn.Module]:
+def _conceive(order: Order, probe: Probe | None, device: torch.device) -> tuple[Genome, nn.Module]:
     """Genome and network of the child, with what it inherits."""
     genome = Genome.from_json(order.genome)
     model: nn.Module = build(genome, order.seed)
@@ -139,13 +139,13 @@ def _conceive(order: Order, task: Task, probe: Tensor, device: torch.device) -> 
     if order.edit is None:
         return genome, model
     edit: AnyEdit = edit_from_json(order.edit)
-    return edit.apply(genome), inherit(model, genome, edit, probe[:512])
+    return edit.apply(genome), inherit(model, genome, edit, probe)
 
 
 def measure_on_test(order: Order, device: str) -> float:
     """Test accuracy of the order's parent, whose genome and weights the order names."""
     task = shared_task(Path(order.run_dir) / DATA, device)
-    _, model = _conceive(order, task, torch.empty(0), torch.device(device))
+    _, model = _conceive(order, None, torch.device(device))
     return evaluate(model, task.test, task).accuracy
 
 
@@ -170,9 +170,9 @@ def shared_task(path: Path, device: str) -> Task:
     return load_task(path).to(device)
 
 
-def probe_split(task: Task, examples: int) -> tuple[Tensor, Tensor]:
+def probe_split(task: Task, examples: int) -> Probe:
     """The first training examples, normalised, and their classes: what edits are priced on."""
-    return task.normalise(task.train.inputs[:examples]), task.train.targets[:examples]
+    return Probe(task.normalise(task.train.inputs[:examples]), task.train.targets[:examples])
 
 
 def save_weights(model: nn.Module, path: Path) -> str:
