@@ -17,6 +17,7 @@ from torch.nn.grad import conv1d_weight, conv2d_weight
 
 from evo_topo.edits import AddUnits
 from evo_topo.genome import Genome, Node
+from evo_topo.inheritance.gathering import Gathering
 from evo_topo.inheritance.probe import Probe
 from evo_topo.ops import Conv, GlobalPool, Linear, Pool, Shape
 from evo_topo.phenotype import in_mode
@@ -59,12 +60,15 @@ def direct_new_units(
         if not covariances:
             continue
         found = _leading(torch.cat(covariances), patches, edit.directions, len(new))
+        weight = model.get_submodule(maker).weight
         rows = child_model.get_submodule(maker).weight
+        assert isinstance(weight, Tensor)
         assert isinstance(rows, Tensor)
         with torch.no_grad():
-            old = rows[[at for at, origin in enumerate(channels[maker]) if origin != NEW]].flatten(1)
-            size = old.norm(dim=1).mean()
-            rows[new[: len(found)]] = (size * found).to(rows).reshape(-1, *rows.shape[1:])
+            size = weight.flatten(1).norm(dim=1).mean()
+            found = (size * found).to(rows).reshape(-1, *weight.shape[1:])
+            reads = Gathering(None, channels[node.inputs[0]])  # nothing is read yet from units as new
+            rows[new[: len(found)]] = reads.weight(found, found)
 
 
 def _leading(covariance: Tensor, patches: Tensor, criterion: str, count: int) -> Tensor:
@@ -163,14 +167,15 @@ def _residual(patches: Tensor, gradient: Tensor) -> Tensor:
     x, g = (values.transpose(0, 1).flatten(1).double() for values in (patches, gradient))
     second = x @ x.T
     second.diagonal().add_(_RIDGE * second.diagonal().mean() + 1e-30)
-    rest = g - torch.linalg.solve(second, x @ g.T).T @ x
-    return rest.to(gradient).reshape(-1, len(gradient), *gradient.shape[2:]).transpose(0, 1)
+    rest: Tensor = g - torch.linalg.solve(second, x @ g.T).T @ x
+    rest = rest.to(gradient).reshape(-1, len(gradient), *gradient.shape[2:])
+    return rest.transpose(0, 1)
 
 
 def _passed(node: Node, values: Tensor, shape: Shape) -> Tensor:
     """What a node between makes of linear features: pooling averages, all else leaves them alone."""
     if isinstance(node.op, GlobalPool):
-        return values.flatten(2).mean(2).reshape(*values.shape[:2], *[1] * (values.dim() - 2))
+        values = values.mean(tuple(range(2, values.dim())), keepdim=True)
     if isinstance(node.op, Pool):
         pool: Callable[..., Tensor] = functional.avg_pool1d if values.dim() == 3 else functional.avg_pool2d
         values = pool(values, node.op.kernel, node.op.stride, node.op.padding)
