@@ -11,12 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from evo_topo.cost import activation_bytes, count_flops, count_macs, count_params
 from evo_topo.edits import (
+    AddUnits,
+    DownsampleEarlier,
+    DownsampleLater,
     Edit,
     EditError,
+    Factorise,
+    Fuse,
+    GrowKernel,
+    PruneBranch,
     PruneLayer,
     PruneUnits,
+    ShrinkKernel,
+    SplitBranch,
     SplitLayer,
     SplitUnits,
+    Trade,
     edit_from_json,
     legal_edits,
     random_edit,
@@ -29,18 +39,20 @@ from evo_topo.units import UnitGroup, unit_table
 
 if TYPE_CHECKING:
     from evo_topo.datasets import load_dataset
-    from evo_topo.inheritance import inherit
+    from evo_topo.inheritance import Probe, inherit, inherit_optimizer_state
     from evo_topo.phenotype import build
     from evo_topo.saliency import gate_statistics, obd_prices, obd_saliency, prune_to, weight_obd
     from evo_topo.task import Task
     from evo_topo.training import evaluate, reestimate_batchnorm, train
 
 _TORCH_PART = {
+    "Probe": "inheritance",
     "Task": "task",
     "build": "phenotype",
     "evaluate": "training",
     "gate_statistics": "saliency",
     "inherit": "inheritance",
+    "inherit_optimizer_state": "inheritance",
     "load_dataset": "datasets",
     "obd_prices": "saliency",
     "obd_saliency": "saliency",
@@ -51,19 +63,30 @@ _TORCH_PART = {
 }
 
 __all__ = [
+    "AddUnits",
+    "DownsampleEarlier",
+    "DownsampleLater",
     "Edit",
     "EditError",
+    "Factorise",
+    "Fuse",
     "Genome",
     "GenomeError",
+    "GrowKernel",
     "Node",
     "Prices",
+    "Probe",
     "Proposal",
+    "PruneBranch",
     "PruneLayer",
     "PruneUnits",
     "Recipe",
+    "ShrinkKernel",
+    "SplitBranch",
     "SplitLayer",
     "SplitUnits",
     "Task",
+    "Trade",
     "UnitGroup",
     "UnitPrices",
     "activation_bytes",
@@ -75,6 +98,7 @@ __all__ = [
     "evaluate",
     "gate_statistics",
     "inherit",
+    "inherit_optimizer_state",
     "legal_edits",
     "load_dataset",
     "obd_prices",

@@ -26,10 +26,12 @@ MAX_CHANNELS = 2**20
 """Most channels of one tensor, joined or flattened: bounds what finding its units takes."""
 MAX_ELEMENTS = 2**28
 """Most elements of one activation (per example) or one weight: 1 GiB of float32."""
+MAX_EXTENT = 1024
+"""Largest extent of a window, its stride, padding and dilation."""
 
 Width = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
-Extents = Annotated[tuple[Annotated[int, Meta(ge=1, le=1024)], ...], Meta(max_length=2)]
-Paddings = Annotated[tuple[Annotated[int, Meta(ge=0, le=1024)], ...], Meta(max_length=2)]
+Extents = Annotated[tuple[Annotated[int, Meta(ge=1, le=MAX_EXTENT)], ...], Meta(max_length=2)]
+Paddings = Annotated[tuple[Annotated[int, Meta(ge=0, le=MAX_EXTENT)], ...], Meta(max_length=2)]
 
 ActivationFunction = Literal[
     "relu",

@@ -51,5 +51,6 @@ class Prices(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def are_finite(self) -> bool:
         """Whether no price is NaN or infinite."""
-        totals = (value for prices in (*self.units.values(), *self.joint) for value in prices.cumulative)
-        return all(map(math.isfinite, (*totals, *self.layers.values())))
+        units = (value for prices in self.units.values() for value in prices.cumulative)
+        joint = (value for order in self.joint for value in order.cumulative)
+        return all(map(math.isfinite, (*units, *joint, *self.layers.values())))

@@ -1,6 +1,7 @@
 """Genomes and edits to test with: named examples, and hypothesis strategies that draw any topology."""
 
 import random
+from functools import cache
 from itertools import islice
 from math import prod
 from typing import get_args
@@ -8,7 +9,7 @@ from typing import get_args
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from evo_topo.edits import EditError, legal_edits, random_edit
+from evo_topo.edits import KINDS, legal_edits, random_edit
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import (
     Activation,
@@ -92,6 +93,15 @@ def resnet(widths=(16, 32, 64), blocks=3, side=32):
                 x = net.add(Norm(), net.conv(x, width, 1, stride=stride))
             x = net.relu(net.add(Add(), x, y))
     return net.end(x, 10)
+
+
+def versatile(width=6):
+    """A network in which every kind of edit has a site."""
+    net = Sketch(3, 8, 8)
+    x = net.unit(net.unit(net.input, width), width, stride=(2, 2))
+    y = net.add(Norm(), net.conv(net.unit(x, width), width))
+    x = net.relu(net.add(Add(), x, y))
+    return net.end(net.unit(net.unit(x, width, stride=(2, 2)), width), 10)
 
 
 def dense():
@@ -226,6 +236,15 @@ def partly_fixed():
     return net.end(net.add(Add(), net.add(Concat(), net.input, y), z))
 
 
+def strided():
+    """A stride on both readers of a sum, between pixelwise nodes, and one that was taken earlier."""
+    net = Sketch(2, 8, 8)
+    x = net.unit(net.input, 3)
+    x = net.add(Activation("silu"), net.add(Add(), net.conv(x, 4, bias=True), net.conv(x, 4, 1)))
+    y = net.add(Add(), net.unit(x, 5, stride=(2, 2)), net.conv(x, 5, 1, stride=(2, 2)))
+    return net.end(net.unit(net.unit(y, 4, 3, stride=(2, 1)), 3))
+
+
 EXAMPLES = {
     make.__name__: make
     for make in (
@@ -246,6 +265,8 @@ EXAMPLES = {
         flat_tied,
         flat_unequal,
         partly_fixed,
+        strided,
+        versatile,
     )
 } | {"small_resnet": lambda: resnet((4, 6), 1, 8)}
 """Small genomes, by what is special about them."""
@@ -368,16 +389,20 @@ _ON_MAPS = (_convolve, _convolve, _group, _group, _pool, _gate, _flatten)
 @st.composite
 def genome_edits(draw, kind=None, of=None):
     """Pairs of a genome and an edit (of the given kind) that applies to it."""
-    genome = draw(of or st.one_of(genomes(), st.sampled_from(sorted(EXAMPLES)).map(lambda n: EXAMPLES[n]())))
-    seeds = draw(st.integers(0, 2**16))
-    edits = list(islice(legal_edits(genome), 300)) + _random_edits(genome, random.Random(seeds))
-    edits = [edit for edit in edits if kind in (None, type(edit))]
+    examples = examples_with(kind)
+    genome = draw(of or st.one_of(genomes(), st.sampled_from(examples)))
+    kinds = KINDS if kind is None else (kind,)
+    if of is None and next(legal_edits(genome, kinds), None) is None:
+        genome = draw(st.sampled_from(examples))
+    rng = random.Random(draw(st.integers(0, 2**16)))
+    edits = list(islice(legal_edits(genome, kinds), 100))
     assume(edits)
-    return genome, draw(st.sampled_from(edits))
+    return genome, draw(st.sampled_from(edits + [random_edit(genome, rng, kinds) for _ in range(5)]))
 
 
-def _random_edits(genome, rng, count=30):
-    try:
-        return [random_edit(genome, rng) for _ in range(count)]
-    except EditError:
-        return []
+@cache
+def examples_with(kind):
+    """The named genomes to which an edit (of the given kind) applies."""
+    kinds = KINDS if kind is None else (kind,)
+    found = [make() for _, make in sorted(EXAMPLES.items())]
+    return [genome for genome in found if next(legal_edits(genome, kinds), None) is not None]

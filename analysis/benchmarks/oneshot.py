@@ -154,7 +154,9 @@ def torch_pruning(subject: Subject, macs: int, criterion: str, normalizer: str |
 def mean_gradients(subject: Subject) -> dict[str, Tensor]:
     """Gradient of the mean loss with respect to every parameter."""
     model = copy.deepcopy(subject.model).eval()
-    for inputs, targets in zip(subject.inputs.split(250), subject.targets.split(250), strict=True):
+    for inputs, targets in zip(
+        torch.split(subject.inputs, 250), torch.split(subject.targets, 250), strict=True
+    ):
         torch.autograd.backward(F.cross_entropy(model(inputs), targets, reduction="sum"))
     return {n: p.grad / len(subject.inputs) for n, p in model.named_parameters() if p.grad is not None}
 
@@ -174,7 +176,9 @@ def mean_squared_gradients(subject: Subject) -> dict[str, Tensor]:
 
     total = {name: torch.zeros_like(value) for name, value in parameters.items()}
     with in_mode(subject.model, training=False):
-        for inputs, targets in zip(subject.inputs.split(50), subject.targets.split(50), strict=True):
+        for inputs, targets in zip(
+            torch.split(subject.inputs, 50), torch.split(subject.targets, 50), strict=True
+        ):
             for name, each in vmap(grad(loss), (None, 0, 0))(parameters, inputs, targets).items():
                 total[name] += each.square().sum(0)
     return {name: value / len(subject.inputs) for name, value in total.items()}

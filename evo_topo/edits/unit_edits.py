@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, ClassVar
+from itertools import islice
+from typing import Annotated, ClassVar, Self
 
 import msgspec
 from msgspec import Meta
 
-from evo_topo.edits.base import Edit, EditError, child_of
-from evo_topo.genome import Genome, Node
-from evo_topo.ops import Conv, Linear
+from evo_topo.edits.base import Edit, EditError, RandomSource, applies, shuffled
+from evo_topo.edits.surgery import is_roomy, with_ops
+from evo_topo.genome import Genome
+from evo_topo.ops import AnyOp, Conv, Linear
 from evo_topo.units import UnitGroup, channel_origins, unit_table
 
 UnitSets = tuple[tuple[str, tuple[Annotated[int, Meta(ge=0)], ...]], ...]
@@ -23,7 +25,7 @@ class PruneUnits(Edit, frozen=True, tag="prune_units"):
     units: UnitSets
 
     def apply(self, genome: Genome) -> Genome:
-        return _with_units(genome, self)
+        return with_units(genome, self)
 
     def unit_map(self, genome: Genome) -> dict[str, list[int]]:
         kept = {}
@@ -35,6 +37,23 @@ class PruneUnits(Edit, frozen=True, tag="prune_units"):
                     raise EditError(f"pruning {len(gone)} units of {group.name!r} empties {maker!r}")
             kept[group.name] = [unit for unit in range(group.width) if unit not in gone]
         return kept
+
+    @classmethod
+    def legal(cls, genome: Genome) -> Iterator[Self]:
+        for group in unit_table(genome).groups.values():
+            for unit in range(group.width):
+                if list(spare_units(genome, group, (unit,))):
+                    yield cls(((group.name, (unit,)),))
+
+    @classmethod
+    def drawn(cls, genome: Genome, rng: RandomSource) -> Self | None:
+        """Units of a random group, up to half of it."""
+        for group in shuffled(list(unit_table(genome).groups.values()), rng):
+            order = shuffled(range(group.width), rng)
+            units = tuple(islice(spare_units(genome, group, order), _random_size(group, rng)))
+            if units:
+                return cls(((group.name, tuple(sorted(units))),))
+        return None
 
     def describe(self) -> str:
         return _describe_units("prune", self.units)
@@ -54,7 +73,7 @@ class SplitUnits(Edit, frozen=True, tag="split_units"):
     is_function_preserving: ClassVar[bool] = True
 
     def apply(self, genome: Genome) -> Genome:
-        return _with_units(genome, self)
+        return with_units(genome, self)
 
     def unit_map(self, genome: Genome) -> dict[str, list[int]]:
         repeated = {}
@@ -68,6 +87,25 @@ class SplitUnits(Edit, frozen=True, tag="split_units"):
                     )
             repeated[group.name] = [unit for unit in range(group.width) for _ in range(1 + (unit in twice))]
         return repeated
+
+    @classmethod
+    def legal(cls, genome: Genome) -> Iterator[Self]:
+        for group in unit_table(genome).groups.values():
+            for unit in range(group.width):
+                edit = cls(((group.name, (unit,)),))
+                if group.splittable[unit] and (is_roomy(genome) or applies(edit, genome)):
+                    yield edit
+
+    @classmethod
+    def drawn(cls, genome: Genome, rng: RandomSource) -> Self | None:
+        """Units of a random group, up to half of it."""
+        for group in shuffled(list(unit_table(genome).groups.values()), rng):
+            order = [unit for unit in shuffled(range(group.width), rng) if group.splittable[unit]]
+            units = tuple(sorted(order[: _random_size(group, rng)]))
+            edit = cls(((group.name, units),))
+            if units and applies(edit, genome):
+                return edit
+        return None
 
     def describe(self) -> str:
         return _describe_units("split", self.units)
@@ -84,6 +122,10 @@ def spare_units(genome: Genome, group: UnitGroup, order: Iterable[int]) -> Itera
             yield unit
 
 
+def _random_size(group: UnitGroup, rng: RandomSource) -> int:
+    return 1 + int(rng.random() * group.width / 2)
+
+
 def _checked(genome: Genome, units: UnitSets) -> Iterator[tuple[UnitGroup, tuple[int, ...]]]:
     """Each group with its units, after checking that they exist and occur once."""
     groups = unit_table(genome).groups
@@ -98,22 +140,22 @@ def _checked(genome: Genome, units: UnitSets) -> Iterator[tuple[UnitGroup, tuple
         yield groups[name], chosen
 
 
-def _with_units(genome: Genome, edit: PruneUnits | SplitUnits) -> Genome:
+def with_units(genome: Genome, edit: Edit) -> Genome:
     """The child whose makers have the widths that the edit's unit map asks for."""
     origins = channel_origins(genome, edit.unit_map(genome))
-    nodes = []
+    ops: dict[str, AnyOp] = {}
     for node in genome.nodes:
         op = node.op
         if isinstance(op, Linear):
-            op = Linear(len(origins[node.name]), op.bias)
+            ops[node.name] = Linear(len(origins[node.name]), op.bias)
         elif isinstance(op, Conv):
             source = node.inputs[0]
             groups = op.groups
             if groups > 1:  # its blocks keep their size, their number follows the units
                 groups = len(origins[source]) * groups // genome.shapes[source][0]
-            op = msgspec.structs.replace(op, out_channels=len(origins[node.name]), groups=groups)
-        nodes.append(node if op == node.op else Node(node.name, op, node.inputs))
-    return child_of(tuple(nodes), edit)
+            width = len(origins[node.name])
+            ops[node.name] = msgspec.structs.replace(op, out_channels=width, groups=groups)
+    return with_ops(genome, ops, edit)
 
 
 def _describe_units(verb: str, units: UnitSets) -> str:

@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter
 from torch.fx import Node as FxNode
+from torch.nn.modules.conv import _ConvNd
 
 from evo_topo.edits import PruneUnits
 from evo_topo.genome import Genome, Node
@@ -113,7 +114,7 @@ def _refit(
     gram = weight.new_zeros(size, size, dtype=torch.float64)
     cross = weight.new_zeros(size, len(rows), dtype=torch.float64)
     mean_x, mean_z, count = gram[0].clone(), cross[0].clone(), 0
-    for x, z in zip(read.split(_CHUNK), target.split(_CHUNK), strict=True):
+    for x, z in zip(torch.split(read, _CHUNK), torch.split(target, _CHUNK), strict=True):
         at = torch.randperm(places, generator=generator)[:wanted].to(x.device)
         x = _equations(layer, x, at)
         z = z[:, rows].reshape(len(z), len(rows), places)[:, :, at].transpose(1, 2).reshape(-1, len(rows))
@@ -138,7 +139,8 @@ def _equations(layer: nn.Module, read: Tensor, at: Tensor) -> Tensor:
     """What a layer multiplies with its weights, one row per example and position: (rows, weights)."""
     if isinstance(layer, nn.Linear):
         return read
-    assert isinstance(layer, nn.Conv1d | nn.Conv2d)
+    assert isinstance(layer, _ConvNd)
+    assert not isinstance(layer.padding, str)
     paddings = [side for extent in reversed(layer.padding) for side in (extent, extent)]
     windows = F.pad(read, paddings)
     for dim, (kernel, stride, dilation) in enumerate(
@@ -146,7 +148,7 @@ def _equations(layer: nn.Module, read: Tensor, at: Tensor) -> Tensor:
     ):
         windows = windows.unfold(dim, (kernel - 1) * dilation + 1, stride)[..., ::dilation]
     extents = windows.shape[2 : 2 + len(layer.kernel_size)]
-    patches = windows[:, :, *torch.unravel_index(at, extents)]
+    patches = windows.flatten(2, 1 + len(extents))[:, :, at]
     return patches.transpose(1, 2).reshape(len(read) * len(at), -1)
 
 
