@@ -33,7 +33,7 @@ from evo_topo.genome import Genome
 from evo_topo.prices import Prices, UnitPrices
 from evo_topo.units import UnitGroup, unit_table
 
-MOST_OF_GROUP = 0.5
+MOST_OF_GROUP = 0.75
 """Largest share of a group that one edit prunes: further away the quadratic prediction fails."""
 
 
@@ -59,7 +59,7 @@ def propose(
     rng: RandomSource,
     growth: float = 0.25,
     smallest: float = 0.1,
-    largest: float = 0.5,
+    largest: float = 0.75,
 ) -> Proposal:
     """Samples an edit: prunes by predicted loss per FLOP, splits by saliency per FLOP.
 

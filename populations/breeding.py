@@ -41,7 +41,7 @@ class Birth(NamedTuple):
 def make_toolbox(config: Config) -> base.Toolbox:
     """DEAP's toolbox: how parents are chosen, mutated, and survivors selected."""
     toolbox = base.Toolbox()
-    toolbox.register("mutate", propose, growth=config.growth)
+    toolbox.register("mutate", propose)
     if config.objective == "pareto":
         toolbox.register("choose", tools.selRandom, k=1)
         toolbox.register("select", tools.selNSGA2, k=config.parents)
@@ -51,8 +51,24 @@ def make_toolbox(config: Config) -> base.Toolbox:
     return toolbox
 
 
-def breed(config: Config, toolbox: base.Toolbox, parents: list[Member], id: int, generation: int) -> Birth:  # noqa: A002
-    """Plans a child: a parent, and a mutation of it or more training."""
+def breed(
+    config: Config,
+    toolbox: base.Toolbox,
+    parents: list[Member],
+    ceiling: float,
+    id: int,  # noqa: A002
+    generation: int,
+) -> Birth:
+    """Plans a child: a parent, and a mutation of it or more training.
+
+    Args:
+        config: Of the run.
+        toolbox: Of `make_toolbox`.
+        parents: Who may be its parent.
+        ceiling: Most FLOPs that it may have; a mutation beyond is drawn again, as a prune.
+        id: Its number.
+        generation: Its generation.
+    """
     seed = derive_seed(config.seed, "breed", id)
     rng = random.Random(seed)
     with global_random(seed):
@@ -61,7 +77,9 @@ def breed(config: Config, toolbox: base.Toolbox, parents: list[Member], id: int,
     if prices is None or rng.random() < config.train_on:
         return further_training(parent, id, generation)
     try:
-        proposal = toolbox.mutate(parent.genome, prices, rng)
+        proposal = toolbox.mutate(parent.genome, prices, rng, growth=config.growth)
+        if count_flops(proposal.genome) > ceiling:
+            proposal = toolbox.mutate(parent.genome, prices, rng, growth=0.0)
     except EditError:  # no edit applies: it can still train on
         return further_training(parent, id, generation)
     predicted = proposal.predicted_loss_change if prices.criterion == "obd" else None
@@ -73,7 +91,7 @@ def further_training(parent: Individual, id: int, generation: int) -> Birth:  # 
     return Birth(id, generation, parent, None, parent.genome, None)
 
 
-def order_for(birth: Birth, config: Config, run_dir: Path, examples: int) -> Order:
+def order_for(birth: Birth, config: Config, run_dir: Path, examples: int, rate: float = 1.0) -> Order:
     """What a worker needs to develop a birth.
 
     Args:
@@ -81,9 +99,9 @@ def order_for(birth: Birth, config: Config, run_dir: Path, examples: int) -> Ord
         config: Of the run.
         run_dir: Its folder.
         examples: Training examples that the child sees.
+        rate: Its largest learning rate, as a share of the recipe's.
     """
     parent = birth.parent
-    rate = config.recipe.learning_rate * (1.0 if parent is None else config.inherited_rate)
     return Order(
         id=birth.id,
         run_dir=str(run_dir),
@@ -92,7 +110,9 @@ def order_for(birth: Birth, config: Config, run_dir: Path, examples: int) -> Ord
         parent_sha256="" if parent is None else parent.outcome.weights_sha256,
         edit=None if birth.edit is None else birth.edit.to_json(),
         seed=derive_seed(config.seed, "child", birth.id),
-        recipe=dataclasses.replace(config.recipe, examples=examples, learning_rate=rate),
+        recipe=dataclasses.replace(
+            config.recipe, examples=examples, learning_rate=rate * config.recipe.learning_rate
+        ),
         criterion=config.criterion,
         probe_examples=config.probe_examples,
     )

@@ -57,7 +57,7 @@ class Config:
     """Children that cost less than the founder train longer: by (founder's FLOPs / own) to this power."""
 
     inherited_rate: float = 0.3
-    """Largest learning rate of a child, which starts from trained weights, as a share of the recipe's."""
+    """Largest learning rate of a child that is bred, as a share of the recipe's."""
 
     founder_examples: int = 10_000
     """Training examples that the founder sees before the first generation."""
@@ -79,6 +79,9 @@ class Config:
 
     growth: float = 0.25
     """Probability that a mutation grows the network rather than pruning it."""
+
+    ceiling: Optional[float] = 1.0
+    """Most FLOPs of a child, as a multiple of the founder's; None for no limit."""
 
     train_on: float = 0.15
     """Probability that a child is not edited at all and only trains on."""
@@ -112,6 +115,7 @@ class Config:
             value = getattr(self, name)
             self._check(name, value is None or value >= 1, "at least 1")
         self._check("inherited_rate", 0 < self.inherited_rate <= 1, "above 0, at most 1")
+        self._check("ceiling", self.ceiling is None or self.ceiling > 0, "a positive number")
         self._check("minutes", self.minutes is None or 0 < self.minutes < 1e6, "a positive number")
         for name in ("accuracy_floor", "growth", "train_on", "example_exponent"):
             self._check(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")

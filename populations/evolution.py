@@ -172,7 +172,7 @@ class Evolution:
         while place or waiting:
             while place and self.crew.has_room and place.source <= self.generation:
                 waiting.append(self._breed(place))
-                self._submit(waiting[-1], self.config.recipe.examples)
+                self._submit(waiting[-1], self.config.recipe.examples, self.config.inherited_rate)
                 place = next(places, None)
             if self.crew.is_busy:
                 self._wait(self.config.offspring)
@@ -198,7 +198,8 @@ class Evolution:
             parents = [self.individuals[i] for i in self.populations[place.source]]
             self._parents = self._members(parents, place.generation)
             self._parents_of = (place.source, place.generation)
-        return breed(self.config, self.toolbox, self._parents, place.id, place.generation)
+        ceiling = math.inf if self.config.ceiling is None else self.config.ceiling * count_flops(self.founder)
+        return breed(self.config, self.toolbox, self._parents, ceiling, place.id, place.generation)
 
     def _select_finished(self, waiting: deque[Birth], is_last: bool) -> None:
         """Selects upon every generation, in turn, whose children are all developed."""
@@ -234,13 +235,13 @@ class Evolution:
         """The first id of a generation, whether some of its children are developed already or not."""
         return 1 + max(i.id for i in self.individuals.values() if i.generation < generation)
 
-    def _submit(self, birth: Birth, examples: int) -> None:
+    def _submit(self, birth: Birth, examples: int, rate: float = 1.0) -> None:
         """Has a birth developed, unless the lineage holds it already."""
         stored = self.individuals.get(birth.id)
         if stored is None:
             self._underway[birth.id] = birth
             scaled = self._scaled(examples, birth.genome)
-            self.crew.submit(order_for(birth, self.config, self.lineage.run_dir, scaled))
+            self.crew.submit(order_for(birth, self.config, self.lineage.run_dir, scaled, rate))
             return
         parent = None if birth.parent is None else birth.parent.id
         if (stored.parent, stored.edit) != (parent, birth.edit):

@@ -51,7 +51,6 @@ PRESETS: dict[PresetName, Preset] = {
             recipe=Recipe(examples=6000, batch_size=64, learning_rate=0.05, flip=True),
             parents=12,
             offspring=6,
-            example_exponent=0.25,
             founder_examples=30_000,
             polish_examples=20_000,
             probe_examples=1000,
