@@ -214,13 +214,13 @@ class Evolution:
             self._select(generation, births)
 
     def _polish(self) -> None:
-        """One more generation, in which every survivor has a child that trains on for longer.
+        """One more generation, in which every promising survivor has a child that trains on for longer.
 
         The founder for comparison trains beside them. The most costly come first: none is waited for alone.
         """
         generation, examples = self.generation + 1, self.config.polish_examples
         phase, ids = "polishing the survivors", count(self._first_id(generation))
-        births = [further_training(parent, next(ids), generation) for parent in self.population]
+        births = [further_training(parent, next(ids), generation) for parent in self.promising()]
         self._report(generation, len(births), phase)
         reference = self.reference_order(examples)
         if not reference.read_outcome():
@@ -230,6 +230,13 @@ class Evolution:
         while self.crew.is_busy:
             self._wait(len(births), phase)
         self._select(generation, births, is_polish=True)
+
+    def promising(self) -> list[Individual]:
+        """The front by estimated accuracies: nobody leaves it because another one was lucky."""
+        everything = (1 << self.num_validation) - 1
+        accuracies = estimated_accuracies(self.population, self.num_validation, everything)
+        pairs = list(zip(self.population, accuracies, strict=True))
+        return [individual for individual, _ in pareto_front(pairs, lambda p: p[1], lambda p: p[0].flops)]
 
     def _first_id(self, generation: int) -> int:
         """The first id of a generation, whether some of its children are developed already or not."""
@@ -314,7 +321,9 @@ class Evolution:
             polish_examples: Training examples that the survivors are still going to see, before scaling.
         """
         birth = Birth(REFERENCE_ID, 0, None, None, self.founder, None)
-        examples = max(i.total_examples + self._scaled(polish_examples, i.genome) for i in self.population)
+        trained = max(i.total_examples for i in self.population)
+        polished = max(i.total_examples + self._scaled(polish_examples, i.genome) for i in self.promising())
+        examples = max(trained, polished)
         order = order_for(birth, self.config, self.lineage.run_dir, examples)
         seed = derive_seed(self.config.seed, "child", 0)  # it begins with the founder's weights
         # nobody breeds from it, so the price list that costs nothing will do
@@ -328,7 +337,7 @@ class Evolution:
         examples, slots = self.config.polish_examples, len(self.crew.slots.devices)
         reference = self.reference_order(examples).recipe.examples
         polish = partial(self._scaled, examples)
-        return last_phases_seconds(self.population, self.individuals[0], polish, reference, slots)
+        return last_phases_seconds(self.promising(), self.individuals[0], polish, reference, slots)
 
     def _has_time(self) -> bool:
         """Whether one more child can be developed, those in flight be waited for, and the run be ended."""
