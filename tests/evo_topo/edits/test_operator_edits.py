@@ -39,10 +39,12 @@ def test_fire_module():
 
 def fusible(dims):
     """Every way in which two operations can become one, with biases, strides and groups."""
-    net = Sketch(3, *[8] * dims)
+    net = Sketch(3, *[16] * dims)
     two = (2,) * dims
     x = net.conv(net.input, 6, 3, stride=two, bias=True)
     x = net.conv(x, 4, 1, stride=two, bias=True)  # after a window: strides multiply
+    x = net.relu(x)
+    x = net.conv(net.conv(x, 5, 1, bias=True), 6, 3, padding=(0,) * dims)  # with bias, without padding
     x = net.relu(x)
     x = net.conv(net.conv(x, 6, 1), 8, 3, groups=2, bias=True)  # before a window, without bias
     x = net.relu(x)
@@ -60,10 +62,10 @@ def test_every_way_to_fuse(dims):
     genome = fusible(dims)
     model, inputs = randomised(genome), random_inputs(genome)
     edits = list(legal_edits(genome, (Fuse,)))
-    assert len(edits) == 6  # the dilated window holds the 1x1 too, but not the other window
+    assert len(edits) == 7  # the dilated window holds the 1x1 too, but not the other window
     for edit in edits:
         assert relative_error(inherit(model, genome, edit)(inputs), model(inputs)) < 1e-12, edit
-    for _ in range(7):
+    for _ in range(8):
         edit = next(legal_edits(genome, (Fuse,)), None)
         if edit is not None:
             expected = model(inputs)
