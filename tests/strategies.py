@@ -395,7 +395,7 @@ def genome_edits(draw, kind=None, of=None):
     if of is None and next(legal_edits(genome, kinds), None) is None:
         genome = draw(st.sampled_from(examples))
     rng = random.Random(draw(st.integers(0, 2**16)))
-    edits = list(islice(legal_edits(genome, kinds), 100))
+    edits = list(islice(legal_edits(genome, kinds), 30))
     assume(edits)
     return genome, draw(st.sampled_from(edits + [random_edit(genome, rng, kinds) for _ in range(5)]))
 

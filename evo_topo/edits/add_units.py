@@ -11,7 +11,7 @@ from evo_topo.edits.base import Edit, EditError, RandomSource, applies, draw
 from evo_topo.edits.surgery import is_roomy
 from evo_topo.edits.unit_edits import with_units
 from evo_topo.genome import Genome
-from evo_topo.ops import MAX_WIDTH
+from evo_topo.ops import MAX_CHANNELS, MAX_WIDTH
 from evo_topo.units import NEW, unit_table
 
 Directions = Literal["gradmax", "tiny", "random"]
@@ -53,6 +53,10 @@ class AddUnits(Edit, frozen=True, tag="add_units"):
         places = [unit for unit in range(group.width) if group.splittable[unit]]
         if not places:
             raise EditError(f"{self.group!r} has no place where new units stay aligned with what is tied")
+        members = unit_table(genome).members
+        for name, shape in genome.shapes.items():
+            if shape[0] + self.count * members[name].count((self.group, places[-1])) > MAX_CHANNELS:
+                raise EditError(f"{self.count} units more: {name!r} would have over {MAX_CHANNELS} channels")
         units = list(range(group.width))
         after = places[-1] + 1
         return {self.group: [*units[:after], *[NEW] * self.count, *units[after:]]}

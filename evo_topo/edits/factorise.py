@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from evo_topo.cost import count_flops
-from evo_topo.edits.base import Edit, EditError, RandomSource, applies
+from evo_topo.edits.base import Edit, EditError, RandomSource, applies, shuffled
 from evo_topo.edits.surgery import child_of, fresh_number, node_of, substituted
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import Concat, Conv, Linear
@@ -110,25 +110,30 @@ class Factorise(Edit, frozen=True, tag="factorise"):
         """Up to twice the rank of the site, which is a quarter of the largest."""
         rank = 1 + int(rng.random() * self._largest_rank(genome) / 2)
         edit = msgspec.structs.replace(self, rank=rank)
-        return edit if applies(edit, genome) and edit._saves(genome) else self
+        return edit if edit._saves(genome) else self
 
     def _saves(self, genome: Genome) -> bool:
-        return count_flops(self.apply(genome)) < count_flops(genome)
+        return applies(self, genome) and count_flops(self.apply(genome)) < count_flops(genome)
 
     @classmethod
     def candidates(cls, genome: Genome) -> Iterator[Self]:
-        """The forms of each layer that save operations at a quarter of the largest rank."""
+        """Every form of every layer, at a quarter of the largest rank."""
         for node in genome.nodes:
             if isinstance(node.op, Conv | Linear):
                 for form in get_args(Form):
                     site = cls(node.name, form)
-                    site = msgspec.structs.replace(site, rank=max(1, site._largest_rank(genome) // 4))
-                    if applies(site, genome) and site._saves(genome):
-                        yield site
+                    yield cls(node.name, form, max(1, site._largest_rank(genome) // 4))
 
     @classmethod
     def legal(cls, genome: Genome) -> Iterator[Self]:
-        return cls.candidates(genome)
+        """The candidates that save operations."""
+        return (site for site in cls.candidates(genome) if site._saves(genome))
+
+    @classmethod
+    def drawn(cls, genome: Genome, rng: RandomSource) -> Self | None:
+        """A random one that saves operations."""
+        sites = shuffled(list(cls.candidates(genome)), rng)
+        return next((site.varied(genome, rng) for site in sites if site._saves(genome)), None)
 
     def describe(self) -> str:
         rank = "" if self.form == "separable" else f", rank {self.rank}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Self
 
 import msgspec
@@ -42,12 +43,13 @@ class Trade(Edit, frozen=True, tag="trade"):
     def candidates(cls, genome: Genome) -> Iterator[Self]:
         """One for each kind of prune, at its first site, and each kind of growth that can make up for it."""
         for kind in PRUNES:
-            for prune in kind.legal(genome):
-                child = prune.apply(genome)
-                for growth in GROWTHS:
-                    trades = (cls(prune, edit) for edit in growth.legal(child))
-                    yield from (trade for trade in trades if trade._is_balanced(genome, child))
-                break
+            prune = next(kind.legal(genome), None)
+            if prune is None:
+                continue
+            child = prune.apply(genome)
+            for growth in GROWTHS:
+                trades = (cls(prune, edit) for edit in growth.legal(child))
+                yield from islice((t for t in trades if t._is_balanced(genome, child)), 1)
 
     @classmethod
     def legal(cls, genome: Genome) -> Iterator[Self]:

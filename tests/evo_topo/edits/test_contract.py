@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evo_topo.cost import activation_bytes, count_flops, count_params
@@ -46,9 +46,11 @@ from tests.reference import (
 from tests.strategies import EXAMPLES, Sketch, genome_edits, grouped, versatile
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+few = settings(max_examples=8)  # of every kind
 
 
 @every_kind
+@few
 @given(data=st.data())
 def test_apply_is_pure(kind, data):
     genome, edit = data.draw(genome_edits(kind))
@@ -60,6 +62,7 @@ def test_apply_is_pure(kind, data):
 
 
 @every_kind
+@few
 @given(data=st.data())
 def test_child_and_edit_survive_json(kind, data):
     genome, edit = data.draw(genome_edits(kind))
@@ -70,6 +73,7 @@ def test_child_and_edit_survive_json(kind, data):
 
 
 @every_kind
+@few
 @given(data=st.data())
 def test_maps_account_for_every_channel_of_the_child(kind, data):
     genome, edit = data.draw(genome_edits(kind))
@@ -97,6 +101,7 @@ def check_maps(genome, edit):
 
 
 @every_kind
+@few
 @given(data=st.data())
 def test_all_behind_the_joint_stays_as_it_is(kind, data):
     genome, edit = data.draw(genome_edits(kind))
@@ -112,6 +117,7 @@ def test_all_behind_the_joint_stays_as_it_is(kind, data):
 
 
 @every_kind
+@few
 @given(data=st.data())
 def test_child_computes_what_its_edit_promises(kind, data):
     genome, edit = data.draw(genome_edits(kind))
@@ -132,6 +138,7 @@ def test_every_legal_edit_of_an_example_does_what_it_promises(name):
 
 
 @every_kind
+@few
 @given(data=st.data())
 def test_child_model_is_the_child_genome_and_costs_what_it_says(kind, data):
     genome, edit = data.draw(genome_edits(kind))
@@ -153,6 +160,7 @@ def test_pruning_units_saves(pair):
 
 
 @every_kind
+@few
 @given(data=st.data())
 def test_parent_stays_as_it_is(kind, data):
     genome, edit = data.draw(genome_edits(kind))
@@ -234,6 +242,11 @@ def shifting():
     return net.end(net.conv(x, 3, padding=(0, 0), stride=(2, 2)))
 
 
+def flat():
+    net = Sketch(2, 5, 5)
+    return net.finish(net.linear(net.flat(net.conv(net.input, 2)), 3))
+
+
 def shared():
     net = Sketch(2, 4, 4)
     x = net.conv(net.input, 2)
@@ -282,6 +295,8 @@ ILLEGAL = {
     "no padding": (valid, ShrinkKernel("conv1"), r"'conv1' has padding \(0, 0\)"),
     "units of nowhere": (narrow, AddUnits("conv9"), "no unit group 'conv9'"),
     "no new units": (narrow, AddUnits("conv1", 0), "number of new units must be from 1"),
+    "too many features": (flat, AddUnits("conv1", 2**16), "'flatten2' would have over 1048576 channels"),
+    "too many units": (narrow, AddUnits("conv1", 2**16), "makes 65538 units: from 1 to 65536"),
     "no place for units": (EXAMPLES["concat_twice"], AddUnits("conv1"), "no place where new units"),
     "factors of a relu": (narrow, Factorise("activation2", "reduce"), "'activation2' is no Linear"),
     "factors of groups": (grouped, Factorise("conv8", "reduce"), "'conv8' is no Linear"),
