@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from torch import Tensor
-from torch.fx import GraphModule
+from torch import Tensor, nn
 
 from evo_topo.cost import count_macs
 from evo_topo.edits import EditError, PruneUnits
@@ -31,12 +30,12 @@ class Pruned(NamedTuple):
 
     edit: PruneUnits
     genome: Genome
-    model: GraphModule
+    model: nn.Module
     predicted_loss_change: float
 
 
 def prune_to(
-    model: GraphModule,
+    model: nn.Module,
     genome: Genome,
     macs: int,
     inputs: Tensor,
@@ -65,6 +64,7 @@ def prune_to(
 
     Raises:
         EditError: When one channel per layer takes more than `macs`, or nothing has to go.
+        TypeError: When survivors are to be refit and the model comes neither from `build` nor from `inherit`.
         ValueError: When `steps` is below 1.
     """
     start = count_macs(genome)
