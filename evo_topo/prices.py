@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 from msgspec import Struct
 
@@ -51,6 +52,6 @@ class Prices(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def are_finite(self) -> bool:
         """Whether no price is NaN or infinite."""
-        units = (value for prices in self.units.values() for value in prices.cumulative)
-        joint = (value for order in self.joint for value in order.cumulative)
-        return all(map(math.isfinite, (*units, *joint, *self.layers.values())))
+        lists = [group.cumulative for group in self.units.values()]
+        lists += [order.cumulative for order in self.joint]
+        return all(map(math.isfinite, chain(self.layers.values(), *lists)))

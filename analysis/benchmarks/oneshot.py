@@ -10,7 +10,6 @@ kept as they are made, so an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import statistics
 import sys
@@ -22,21 +21,18 @@ from typing import Literal, NamedTuple, get_args
 
 import msgspec
 import torch
-import torch.nn.functional as F  # noqa: N812
 import tyro
 from msgspec import Struct
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
-from torch.fx import GraphModule
-from torch.utils.flop_counter import FlopCounterMode
 
+from analysis.benchmarks.rival import Criterion, module_macs, torch_pruning
 from analysis.table import format_table
 from evo_topo.cost import count_macs
 from evo_topo.datasets import DatasetError, load_dataset
 from evo_topo.genome import Genome
 from evo_topo.inheritance import inherit
-from evo_topo.phenotype import build, in_mode
+from evo_topo.phenotype import build
 from evo_topo.recipe import Recipe
 from evo_topo.saliency import (
     GateProbe,
@@ -65,7 +61,7 @@ NETWORKS: dict[NetworkName, Callable[[], Genome]] = {
 class Subject(NamedTuple):
     """A trained network, and the examples on which its units are judged."""
 
-    model: GraphModule
+    model: nn.Module
     genome: Genome
     inputs: Tensor
     targets: Tensor
@@ -112,83 +108,13 @@ def magnitude_refit(subject: Subject, macs: int) -> nn.Module:
     return child
 
 
-def torch_pruning(subject: Subject, macs: int, criterion: str, normalizer: str | None) -> nn.Module:
-    """The largest network within `macs` that global pruning by Torch-Pruning gives at any pruning ratio."""
-    import torch_pruning as tp
+def theirs(
+    subject: Subject, macs: int, criterion: Criterion, normalizer: Literal["mean"] | None
+) -> nn.Module:
+    """Global pruning by Torch-Pruning."""
+    model, _, inputs, targets = subject
+    return torch_pruning(model, inputs, targets, macs, criterion, normalizer)
 
-    gradients = GRADIENTS[criterion](subject)
-    importance = {
-        "magnitude": tp.importance.GroupMagnitudeImportance,
-        "Taylor": tp.importance.GroupTaylorImportance,
-        "Hessian": tp.importance.GroupHessianImportance,
-    }[criterion](normalizer=normalizer)
-
-    def pruned(ratio: float) -> nn.Module:
-        model = copy.deepcopy(subject.model).eval()
-        for name, parameter in model.named_parameters():
-            parameter.grad = gradients[name].clone() if gradients else None
-        classifier = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-        pruner = tp.pruner.BasePruner(
-            model,
-            subject.inputs[:1],
-            importance,
-            global_pruning=True,
-            pruning_ratio=ratio,
-            ignored_layers=[classifier],
-        )
-        pruner.step()
-        return model
-
-    low, high = 0.0, 1.0
-    best = pruned(high)
-    for _ in range(12):  # finer than one unit in a few hundred
-        middle = (low + high) / 2
-        model = pruned(middle)
-        if module_macs(model, subject.inputs) <= macs:
-            best, high = model, middle
-        else:
-            low = middle
-    return best
-
-
-def mean_gradients(subject: Subject) -> dict[str, Tensor]:
-    """Gradient of the mean loss with respect to every parameter."""
-    model = copy.deepcopy(subject.model).eval()
-    for inputs, targets in zip(
-        torch.split(subject.inputs, 250), torch.split(subject.targets, 250), strict=True
-    ):
-        torch.autograd.backward(F.cross_entropy(model(inputs), targets, reduction="sum"))
-    return {n: p.grad / len(subject.inputs) for n, p in model.named_parameters() if p.grad is not None}
-
-
-def mean_squared_gradients(subject: Subject) -> dict[str, Tensor]:
-    """Mean over all examples of the squared gradient of each one's loss: what its Hessian criterion takes.
-
-    Its own accumulator overwrites the count and the sum at every call, so that the last example alone
-    would count (version 1.6); these are the values that its documentation asks for.
-    """
-    parameters = {name: value.detach() for name, value in subject.model.named_parameters()}
-    buffers = dict(subject.model.named_buffers())
-
-    def loss(values: dict[str, Tensor], example: Tensor, target: Tensor) -> Tensor:
-        logits = functional_call(subject.model, (values, buffers), (example[None],))
-        return F.cross_entropy(logits, target[None])
-
-    total = {name: torch.zeros_like(value) for name, value in parameters.items()}
-    with in_mode(subject.model, training=False):
-        for inputs, targets in zip(
-            torch.split(subject.inputs, 50), torch.split(subject.targets, 50), strict=True
-        ):
-            for name, each in vmap(grad(loss), (None, 0, 0))(parameters, inputs, targets).items():
-                total[name] += each.square().sum(0)
-    return {name: value / len(subject.inputs) for name, value in total.items()}
-
-
-GRADIENTS: dict[str, Callable[[Subject], dict[str, Tensor]]] = {
-    "magnitude": lambda _: {},
-    "Taylor": mean_gradients,
-    "Hessian": mean_squared_gradients,
-}
 
 MethodName = Literal[
     "ours",
@@ -207,23 +133,16 @@ METHODS: dict[MethodName, Callable[[Subject, int], nn.Module]] = {
     "ours, one step": partial(ours, steps=1, compensate=True),
     "ours, not compensated": partial(ours, steps=6, compensate=False),
     "magnitude, compensated": magnitude_refit,
-    "Torch-Pruning, magnitude, normalised": partial(torch_pruning, criterion="magnitude", normalizer="mean"),
-    "Torch-Pruning, magnitude, raw": partial(torch_pruning, criterion="magnitude", normalizer=None),
-    "Torch-Pruning, Taylor, normalised": partial(torch_pruning, criterion="Taylor", normalizer="mean"),
-    "Torch-Pruning, Taylor, raw": partial(torch_pruning, criterion="Taylor", normalizer=None),
-    "Torch-Pruning, Hessian, normalised": partial(torch_pruning, criterion="Hessian", normalizer="mean"),
-    "Torch-Pruning, Hessian, raw": partial(torch_pruning, criterion="Hessian", normalizer=None),
+    "Torch-Pruning, magnitude, normalised": partial(theirs, criterion="magnitude", normalizer="mean"),
+    "Torch-Pruning, magnitude, raw": partial(theirs, criterion="magnitude", normalizer=None),
+    "Torch-Pruning, Taylor, normalised": partial(theirs, criterion="Taylor", normalizer="mean"),
+    "Torch-Pruning, Taylor, raw": partial(theirs, criterion="Taylor", normalizer=None),
+    "Torch-Pruning, Hessian, normalised": partial(theirs, criterion="Hessian", normalizer="mean"),
+    "Torch-Pruning, Hessian, raw": partial(theirs, criterion="Hessian", normalizer=None),
 }
 
 
-def module_macs(model: nn.Module, inputs: Tensor) -> int:
-    """MACs of any module for one example, by torch's own counter (which counts FLOPs)."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(inputs[:1])
-    return int(counter.get_total_flops() // 2)
-
-
-def trained(network: NetworkName, task: Task, examples: int, seed: int, cache: Path) -> GraphModule:
+def trained(network: NetworkName, task: Task, examples: int, seed: int, cache: Path) -> nn.Module:
     """A trained network of that name, read from the cache where it is there."""
     model, path = build(NETWORKS[network](), seed), cache / f"{network}-{seed}-{examples}.safetensors"
     if path.exists():

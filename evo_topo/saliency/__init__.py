@@ -10,6 +10,7 @@ from evo_topo.saliency.gates import GateProbe, masked
 from evo_topo.saliency.joint import MacLedger, cheapest_units
 from evo_topo.saliency.obd import (
     GateStatistics,
+    cautious_saliency,
     gate_statistics,
     obd_saliency,
     set_saliency,
@@ -31,6 +32,7 @@ __all__ = [
     "as_edit",
     "brute_force",
     "cascade",
+    "cautious_saliency",
     "cheapest_units",
     "gate_statistics",
     "ggn_diagonal",

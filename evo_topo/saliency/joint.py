@@ -90,6 +90,8 @@ def removals(
 ) -> Iterator[tuple[int, float]]:
     """Takes units out one by one, each time the one that adds least predicted loss per MAC saved.
 
+    The choice trusts the quadratic model; the price that goes with it is that of `cautious_saliency`.
+
     Args:
         statistics: Of `gate_statistics`, for the network of the ledger.
         ledger: Counts MACs; each unit is taken out of it before it is yielded.
@@ -100,14 +102,18 @@ def removals(
     """
     units = len(ledger.left)
     root, cost = statistics.root[:, :units], statistics.alone[:units]
+    gain = statistics.gradient[:units].clamp(max=0)
+    cautious = cost - gain  # what removing each unit next adds to the price
     weight = torch.ones_like(cost) if factors is None else factors
     total = 0.0
     while (spare := ledger.spare).any():
         rate = weight * cost / ledger.saved.clamp(min=1.0)
         column = int(torch.where(spare, rate, torch.inf).argmin())
-        total += float(cost[column])
+        total += float(cautious[column])
         ledger.remove(column)
-        cost = cost + (root[:, column] @ root).double()  # each other unit's interaction with this one
+        interaction = (root[:, column] @ root).double()
+        cost = cost + interaction
+        cautious = cautious + interaction.clamp(min=0)
         yield column, total
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from torch import Tensor
-from torch.fx import GraphModule
+from torch import Tensor, nn
 
 from evo_topo.cost import count_macs
 from evo_topo.edits import EditError, PruneUnits
 from evo_topo.genome import Genome
 from evo_topo.inheritance import inherit
 from evo_topo.saliency.joint import cheapest_units
-from evo_topo.saliency.obd import Curvature, GateStatistics, gate_statistics, set_saliency
+from evo_topo.saliency.obd import Curvature, GateStatistics, cautious_saliency, gate_statistics
 from evo_topo.saliency.reconstruction import reconstruct
 from evo_topo.units import channel_origins, unit_table
 
@@ -25,17 +24,18 @@ class Pruned(NamedTuple):
         edit: Removes all units at once from the genome it started from.
         genome: The child, ``edit.apply(genome)``.
         model: Its network, with the survivors' weights refit where compensation was asked for.
-        predicted_loss_change: Sum of what each step was predicted to cost, before compensation.
+        predicted_loss_change: Sum of what each step was predicted to cost (`cautious_saliency`), before
+            compensation.
     """
 
     edit: PruneUnits
     genome: Genome
-    model: GraphModule
+    model: nn.Module
     predicted_loss_change: float
 
 
 def prune_to(
-    model: GraphModule,
+    model: nn.Module,
     genome: Genome,
     macs: int,
     inputs: Tensor,
@@ -64,6 +64,7 @@ def prune_to(
 
     Raises:
         EditError: When one channel per layer takes more than `macs`, or nothing has to go.
+        TypeError: When survivors are to be refit and the model comes neither from `build` nor from `inherit`.
         ValueError: When `steps` is below 1.
     """
     start = count_macs(genome)
@@ -79,7 +80,7 @@ def prune_to(
             continue
         statistics = gate_statistics(child_model, child, inputs, targets, curvature, seed=seed + step)
         part = as_edit(statistics, cheapest_units(statistics, child, goal))
-        predicted += set_saliency(statistics, dict(part.units))
+        predicted += cautious_saliency(statistics, dict(part.units))
         child_model = inherit(child_model, child, part)
         edit = part if edit is None else composed(genome, edit, part)
         child = edit.apply(genome)

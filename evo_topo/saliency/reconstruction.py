@@ -15,7 +15,6 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter
 from torch.fx import Node as FxNode
-from torch.nn.modules.conv import _ConvNd
 
 from evo_topo.edits import PruneUnits
 from evo_topo.genome import Genome, Node
@@ -32,8 +31,8 @@ _CHUNK = 128  # examples whose patches are held at once
 
 @torch.no_grad()
 def reconstruct(
-    child_model: GraphModule,
-    model: GraphModule,
+    child_model: nn.Module,
+    model: nn.Module,
     genome: Genome,
     edit: PruneUnits,
     inputs: Tensor,
@@ -52,12 +51,15 @@ def reconstruct(
         edit: The prune.
         inputs: Normalised inputs (examples, *input_shape); no targets are needed.
         seed: Decides the positions in space that large layers are fit on.
+
+    Raises:
+        TypeError: When a network comes neither from `build` nor from `inherit`.
     """
     origins = channel_origins(genome, edit.unit_map(genome))
     generator = torch.Generator().manual_seed(seed)
     with in_mode(model, training=False), in_mode(child_model, training=False):
         parent, child = _Lockstep(model, inputs), _Lockstep(child_model, inputs)
-        for node, counterpart in zip(child_model.graph.nodes, model.graph.nodes, strict=True):
+        for node, counterpart in zip(child.graph.nodes, parent.graph.nodes, strict=True):
             target = parent.step(counterpart)
             made_by = genome.by_name.get(str(node.target)) if node.op == "call_module" else None
             if made_by is not None:
@@ -73,7 +75,9 @@ def reconstruct(
 class _Lockstep(Interpreter):
     """A network that runs node by node; a value is kept as long as a later node reads it."""
 
-    def __init__(self, model: GraphModule, inputs: Tensor) -> None:
+    def __init__(self, model: nn.Module, inputs: Tensor) -> None:
+        if not isinstance(model, GraphModule):
+            raise TypeError(f"expected a network from build or inherit, got {type(model).__name__}")
         super().__init__(model)
         self.env = {}
         self.args_iter = iter((inputs,))
@@ -139,16 +143,18 @@ def _equations(layer: nn.Module, read: Tensor, at: Tensor) -> Tensor:
     """What a layer multiplies with its weights, one row per example and position: (rows, weights)."""
     if isinstance(layer, nn.Linear):
         return read
-    assert isinstance(layer, _ConvNd)
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d)
+    kernel, strides, dilations = layer.kernel_size, layer.stride, layer.dilation
     assert not isinstance(layer.padding, str)
-    paddings = [side for extent in reversed(layer.padding) for side in (extent, extent)]
+    paddings: list[int] = [side for extent in layer.padding[::-1] for side in (extent, extent)]
     windows = F.pad(read, paddings)
-    for dim, (kernel, stride, dilation) in enumerate(
-        zip(layer.kernel_size, layer.stride, layer.dilation, strict=True), start=2
-    ):
-        windows = windows.unfold(dim, (kernel - 1) * dilation + 1, stride)[..., ::dilation]
-    extents = windows.shape[2 : 2 + len(layer.kernel_size)]
-    patches = windows.flatten(2, 1 + len(extents))[:, :, at]
+    for dim, size in enumerate(kernel):
+        windows = windows.unfold(dim + 2, (size - 1) * dilations[dim] + 1, strides[dim])
+        windows = windows[..., :: dilations[dim]]
+    if len(kernel) == 1:
+        patches = windows[:, :, at]
+    else:
+        patches = windows[:, :, at // windows.shape[3], at % windows.shape[3]]
     return patches.transpose(1, 2).reshape(len(read) * len(at), -1)
 
 

@@ -13,12 +13,11 @@ from analysis.benchmarks.oneshot import (
     Cell,
     Subject,
     command,
-    mean_squared_gradients,
     measure,
-    module_macs,
     oneshot_table,
     read_cells,
 )
+from analysis.benchmarks.rival import mean_squared_gradients, module_macs
 from evo_topo.cost import count_macs
 from evo_topo.datasets import load_dataset
 from evo_topo.phenotype import build
@@ -51,7 +50,7 @@ def test_every_method_stays_within_the_budget_and_near_it(method, network):
 
 def test_its_hessian_criterion_sees_all_examples():
     subject = subject_of(PLAIN, 50)
-    found = mean_squared_gradients(subject)
+    found = mean_squared_gradients(subject.model, subject.inputs, subject.targets)
     total = {name: torch.zeros_like(value) for name, value in found.items()}
     for example, target in zip(subject.inputs, subject.targets, strict=True):
         subject.model.zero_grad()

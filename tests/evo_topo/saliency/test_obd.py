@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from evo_topo.saliency import (
     GateProbe,
     brute_force,
+    cautious_saliency,
     gate_statistics,
     obd_saliency,
     set_saliency,
@@ -122,6 +123,23 @@ def test_a_set_costs_the_quadratic_form(name):
             d[[where.start + unit for unit in sets[group]]] = 1
         expected = gradient @ d + 0.5 * d @ curvature @ d
         assert set_saliency(statistics, sets) == pytest.approx(expected.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cautious_price_counts_no_gains(name):
+    genome = EXAMPLES[name]()
+    model, (inputs, targets) = randomised(genome), examples_of(genome)
+    gradient, curvature = dense_statistics(model, genome, inputs, targets)
+    statistics, rng = gate_statistics(model, genome, inputs, targets), Random(0)
+    sets, columns = {}, []
+    for group, where in statistics.columns.items():
+        sets[group] = rng.sample(range(where.stop - where.start), (1 + where.stop - where.start) // 2)
+        columns += [where.start + unit for unit in sets[group]]
+    expected = sum(max(gradient[a].item(), 0) for a in columns)
+    expected += 0.5 * sum(max(curvature[a, b].item(), 0) for a in columns for b in columns)
+    found = cautious_saliency(statistics, sets)
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert found >= set_saliency(statistics, sets)
 
 
 @pytest.mark.parametrize("curvature", ["exact", "sampled"])

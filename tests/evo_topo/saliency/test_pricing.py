@@ -8,7 +8,15 @@ from hypothesis import given
 from evo_topo.cost import count_macs
 from evo_topo.mutation import MOST_OF_GROUP, propose
 from evo_topo.prices import JointOrder, Prices
-from evo_topo.saliency import GateProbe, GateStatistics, as_edit, gate_statistics, obd_prices, set_saliency
+from evo_topo.saliency import (
+    GateProbe,
+    GateStatistics,
+    as_edit,
+    cautious_saliency,
+    gate_statistics,
+    obd_prices,
+    set_saliency,
+)
 from evo_topo.saliency.pricing import JOINT_ORDERS
 from tests.reference import random_inputs, randomised
 from tests.strategies import EXAMPLES, genomes, resnet
@@ -50,7 +58,7 @@ def test_every_head_of_a_joint_order_is_a_prune_at_the_price_of_its_set(genome):
     for order in joint:
         for place in range(0, len(order.columns), 3):
             edit = as_edit(statistics, order.columns[: place + 1])
-            predicted = set_saliency(statistics, dict(edit.units))
+            predicted = cautious_saliency(statistics, dict(edit.units))
             assert order.cumulative[place] == pytest.approx(predicted, rel=1e-4, abs=1e-9)
             assert order.macs[place] == count_macs(edit.apply(genome))
             widths = {name: where.stop - where.start for name, where in statistics.columns.items()}
@@ -93,7 +101,7 @@ def test_proposals_are_cut_from_the_orders_at_the_nearest_size(share):
     for _ in range(30):
         proposal = propose(genome, prices, rng, growth=0, smallest=share, largest=share)
         gone = dict(proposal.edit.units)
-        assert proposal.predicted_loss_change == pytest.approx(set_saliency(statistics, gone), rel=1e-4)
+        assert proposal.predicted_loss_change == pytest.approx(cautious_saliency(statistics, gone), rel=1e-4)
         goal = (1 - share) * count_macs(genome)
         distance = abs(count_macs(proposal.genome) - goal)
         assert any(

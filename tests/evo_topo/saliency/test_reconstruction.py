@@ -131,3 +131,10 @@ def test_the_parent_stays_and_drawn_positions_are_enough(monkeypatch):
     assert torch.equal(b, c)
     assert not torch.equal(b, d)
     assert relative_error(b, a) < 0.3
+
+
+def test_a_network_that_cannot_run_node_by_node_is_refused():
+    genome = EXAMPLES["perceptron"]()
+    model, edit = torch.nn.Sequential(torch.nn.Linear(5, 7)), half_pruned(genome)
+    with pytest.raises(TypeError, match="from build or inherit, got Sequential"):
+        reconstruct(randomised(edit.apply(genome)), model, genome, edit, random_inputs(genome))
