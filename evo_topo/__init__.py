@@ -29,6 +29,7 @@ from evo_topo.units import UnitGroup, unit_table
 
 if TYPE_CHECKING:
     from evo_topo.datasets import load_dataset
+    from evo_topo.importing import UnsupportedModuleError, from_module
     from evo_topo.inheritance import inherit
     from evo_topo.phenotype import build
     from evo_topo.saliency import gate_statistics, obd_prices, obd_saliency, weight_obd
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
 _TORCH_PART = {
     "Task": "task",
     "build": "phenotype",
+    "UnsupportedModuleError": "importing",
     "evaluate": "training",
+    "from_module": "importing",
     "gate_statistics": "saliency",
     "inherit": "inheritance",
     "load_dataset": "datasets",
@@ -65,6 +68,7 @@ __all__ = [
     "Task",
     "UnitGroup",
     "UnitPrices",
+    "UnsupportedModuleError",
     "activation_bytes",
     "build",
     "count_flops",
@@ -72,6 +76,7 @@ __all__ = [
     "count_params",
     "edit_from_json",
     "evaluate",
+    "from_module",
     "gate_statistics",
     "inherit",
     "legal_edits",

@@ -10,8 +10,8 @@ from msgspec import Meta
 
 from evo_topo.edits.base import Edit, EditError, child_of
 from evo_topo.genome import Genome, Node
-from evo_topo.ops import Conv, Linear
-from evo_topo.units import UnitGroup, channel_origins, unit_table
+from evo_topo.ops import Conv, Linear, Select
+from evo_topo.units import UnitGroup, channel_origins, selected_channels, unit_table
 
 UnitSets = tuple[tuple[str, tuple[Annotated[int, Meta(ge=0)], ...]], ...]
 """Units by group: ``(("conv1", (0, 3)), ("conv4", (2,)))``."""
@@ -33,6 +33,9 @@ class PruneUnits(Edit, frozen=True, tag="prune_units"):
                 lost = sum(len(channels[unit]) for unit in gone)
                 if lost == genome.shapes[maker][0]:
                     raise EditError(f"pruning {len(gone)} units of {group.name!r} empties {maker!r}")
+            for node, counts in group.selections.items():
+                if sum(counts[unit] for unit in gone) == genome.shapes[node][0]:
+                    raise EditError(f"pruning {len(gone)} units of {group.name!r} empties {node!r}")
             kept[group.name] = [unit for unit in range(group.width) if unit not in gone]
         return kept
 
@@ -74,10 +77,11 @@ class SplitUnits(Edit, frozen=True, tag="split_units"):
 
 
 def spare_units(genome: Genome, group: UnitGroup, order: Iterable[int]) -> Iterator[int]:
-    """Those units of `order`, lazily, that can all go while every maker keeps a channel."""
-    left = {maker: genome.shapes[maker][0] for maker in group.makers}
+    """Those units of `order`, lazily, that can all go while every maker and selection keeps a channel."""
+    left = {node: genome.shapes[node][0] for node in (*group.makers, *group.selections)}
     for unit in order:
         held = {maker: len(channels[unit]) for maker, channels in group.makers.items()}
+        held |= {node: counts[unit] for node, counts in group.selections.items()}
         if all(left[maker] > count for maker, count in held.items()):
             for maker, count in held.items():
                 left[maker] -= count
@@ -112,6 +116,8 @@ def _with_units(genome: Genome, edit: PruneUnits | SplitUnits) -> Genome:
             if groups > 1:  # its blocks keep their size, their number follows the units
                 groups = len(origins[source]) * groups // genome.shapes[source][0]
             op = msgspec.structs.replace(op, out_channels=len(origins[node.name]), groups=groups)
+        elif isinstance(op, Select):
+            op = Select(tuple([channel for _, channel in selected_channels(op, origins[node.inputs[0]])]))
         nodes.append(node if op == node.op else Node(node.name, op, node.inputs))
     return child_of(tuple(nodes), edit)
 
