@@ -29,6 +29,7 @@ from evo_topo.units import UnitGroup, unit_table
 
 if TYPE_CHECKING:
     from evo_topo.datasets import load_dataset
+    from evo_topo.exporting import ExportError, export, read_export
     from evo_topo.importing import UnsupportedModuleError, from_module
     from evo_topo.inheritance import inherit
     from evo_topo.phenotype import build
@@ -37,16 +38,19 @@ if TYPE_CHECKING:
     from evo_topo.training import evaluate, reestimate_batchnorm, train
 
 _TORCH_PART = {
+    "ExportError": "exporting",
     "Task": "task",
     "build": "phenotype",
     "UnsupportedModuleError": "importing",
     "evaluate": "training",
+    "export": "exporting",
     "from_module": "importing",
     "gate_statistics": "saliency",
     "inherit": "inheritance",
     "load_dataset": "datasets",
     "obd_prices": "saliency",
     "obd_saliency": "saliency",
+    "read_export": "exporting",
     "reestimate_batchnorm": "training",
     "train": "training",
     "weight_obd": "saliency",
@@ -55,6 +59,7 @@ _TORCH_PART = {
 __all__ = [
     "Edit",
     "EditError",
+    "ExportError",
     "Genome",
     "GenomeError",
     "Node",
@@ -76,6 +81,7 @@ __all__ = [
     "count_params",
     "edit_from_json",
     "evaluate",
+    "export",
     "from_module",
     "gate_statistics",
     "inherit",
@@ -86,6 +92,7 @@ __all__ = [
     "propose",
     "random_edit",
     "random_prices",
+    "read_export",
     "reestimate_batchnorm",
     "train",
     "unit_table",

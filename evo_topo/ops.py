@@ -318,7 +318,9 @@ class Pad(Op, frozen=True, tag="pad"):
         if not len(extents) == len(self.before) == len(self.after):
             raise OpError(f"margins {self.before} and {self.after} do not match shape {shapes[0]}")
         out = tuple([n + a + b for n, a, b in zip(extents, self.before, self.after, strict=True)])
-        if any(n + min(a, 0) + min(b, 0) < 1 for n, a, b in zip(extents, self.before, self.after, strict=True)):
+        if any(
+            n + min(a, 0) + min(b, 0) < 1 for n, a, b in zip(extents, self.before, self.after, strict=True)
+        ):
             raise OpError(f"margins {self.before} and {self.after} leave nothing of shape {shapes[0]}")
         return (channels, *out)
 

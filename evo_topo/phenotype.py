@@ -181,9 +181,7 @@ def _module(op: AnyOp, shape: Shape) -> nn.Module | None:
             return _ACTIVATION[op.function](*([] if op.slope is None else [op.slope]))
         case Pool():
             settings = {} if op.mode == "max" else {"count_include_pad": op.count_include_pad}
-            return _POOL[op.mode, dims](
-                op.kernel, op.stride, op.padding, ceil_mode=op.ceil_mode, **settings
-            )
+            return _POOL[op.mode, dims](op.kernel, op.stride, op.padding, ceil_mode=op.ceil_mode, **settings)
         case GlobalPool():
             return _ADAPTIVE_POOL[op.mode, dims](1)
         case AdaptivePool():

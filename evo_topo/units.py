@@ -304,9 +304,7 @@ def selected_channels(select: Select, read: Sequence[int]) -> list[tuple[int, in
     for channel, origin in enumerate(read):
         copies.setdefault(origin, []).append(channel)
     return [
-        (place, channel)
-        for place, origin in enumerate(select.channels)
-        for channel in copies.get(origin, ())
+        (place, channel) for place, origin in enumerate(select.channels) for channel in copies.get(origin, ())
     ]
 
 

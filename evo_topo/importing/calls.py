@@ -115,10 +115,14 @@ def _move(node: FxNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return first[rest[0]]
     if not isinstance(first, Value) or _reads(rest, kwargs, Stored):
         raise NotExpressible("it is moved by stored numbers")
-    rest, kwargs = map_aggregate((rest, kwargs), lambda item: item.numbers() if isinstance(item, Value) else item)
+    rest, kwargs = map_aggregate(
+        (rest, kwargs), lambda item: item.numbers() if isinstance(item, Value) else item
+    )
     numbers = first.numbers()
     is_method = node.op == "call_method"
-    moved = getattr(numbers, node.target)(*rest, **kwargs) if is_method else node.target(numbers, *rest, **kwargs)
+    moved = (
+        getattr(numbers, node.target)(*rest, **kwargs) if is_method else node.target(numbers, *rest, **kwargs)
+    )
     if isinstance(moved, Tensor):
         return Value(first.name, first.shape, moved)
     return tuple([Value(first.name, first.shape, part) for part in moved])
@@ -159,7 +163,9 @@ def _conv(
         padding = tuple([t // 2 for t in total])
         if any(t % 2 for t in total):
             input = net.apply(Pad((0,) * dims, tuple([t % 2 for t in total])), input)  # noqa: A001
-    op = Conv(weight.tensor.shape[0], kernel, stride, _each(padding, dims), dilation, groups, bias is not None)
+    op = Conv(
+        weight.tensor.shape[0], kernel, stride, _each(padding, dims), dilation, groups, bias is not None
+    )
     return _with_weights(net, net.apply(op, input), weight=weight, bias=bias)
 
 
@@ -267,7 +273,9 @@ def _regularise(
 # Pooling and padding
 
 
-def _pool(net: Lowering, mode: Literal["max", "avg"], input: Any, kernel: Any, stride: Any, **rest: Any) -> Value:  # noqa: A002
+def _pool(
+    net: Lowering, mode: Literal["max", "avg"], input: Any, kernel: Any, stride: Any, **rest: Any
+) -> Value:  # noqa: A002
     dims = len(input.size) - 1
     kernel = _each(kernel, dims)
     stride = kernel if stride is None or stride == [] else _each(stride, dims)
@@ -348,7 +356,9 @@ def _reduce(net: Lowering, mode: Literal["max", "avg"], input: Any, dim: Any, ke
     rank = 1 + len(input.size)
     dims = sorted({d % rank for d in (dim if isinstance(dim, Sequence) else (dim,)) if d is not None})
     if rank < 3 or dims != list(range(2, rank)):
-        raise NotExpressible(f"a reduction of dimensions {dim} of shape (batch, {input.size}); expected all extents")
+        raise NotExpressible(
+            f"a reduction of dimensions {dim} of shape (batch, {input.size}); expected all extents"
+        )
     if input.is_reshaped and input.size[0] == input.shape[0]:
         input = Value(input.name, input.shape)  # noqa: A001 - the extents were only flattened
     pooled = net.apply(GlobalPool(mode), input)

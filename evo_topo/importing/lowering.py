@@ -89,7 +89,9 @@ class Lowering:
 
     def _finish(self, result: Any) -> None:
         if not isinstance(result, Value):
-            raise NotExpressible(f"the network returns a {type(result).__name__}; expected a tensor of logits")
+            raise NotExpressible(
+                f"the network returns a {type(result).__name__}; expected a tensor of logits"
+            )
         if len(result.size) != 1:
             raise NotExpressible(f"the network returns {result.size} per example; expected logits (classes,)")
         self.add(Output(), self.node_of(result))
