@@ -133,7 +133,7 @@ def mobilenet_v2(input_shape: Shape, num_classes: int) -> Genome:
 
 
 def squeezenet(input_shape: Shape, num_classes: int) -> Genome:
-    """SqueezeNet 1.1 (Iandola et al. 2016) with its fire modules; images under 64 keep their extents at first."""
+    """SqueezeNet 1.1 (Iandola et al. 2016) of fire modules; its stem does not halve images under 64 x 64."""
     _check_maps("squeezenet", input_shape, 8)
     sketch = Sketch(input_shape)
     small = min(input_shape[1:]) < 64

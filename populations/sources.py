@@ -83,7 +83,8 @@ def _find(source: str, input_shape: Shape, num_classes: int, stored: State | Non
         survivor = find_survivor(Path(room), name)
         return Founder(survivor.genome, _read(survivor.weights) if stored is None else None)
     raise ConfigError(
-        f"expected one of {', '.join(FOUNDERS)}, torchvision:NAME, a genome.json, an exported folder, or RUN:ID"
+        f"expected one of {', '.join(FOUNDERS)}, torchvision:NAME, "
+        "a genome.json, an exported folder, or RUN:ID"
     )
 
 

@@ -52,10 +52,20 @@ NARROW = {
 """A narrow network of each family of torchvision, for small images."""
 
 FULL = (
-    "resnet18 resnet34 resnet50 resnext50_32x4d wide_resnet50_2 vgg11_bn vgg16_bn alexnet squeezenet1_0 "
-    "squeezenet1_1 densenet121 googlenet inception_v3 mobilenet_v2 mobilenet_v3_small mobilenet_v3_large "
-    "mnasnet0_5 efficientnet_b0 efficientnet_b1 regnet_y_400mf shufflenet_v2_x1_0"
-).split()
+    *(
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnext50_32x4d",
+        "wide_resnet50_2",
+        "vgg11_bn",
+        "vgg16_bn",
+        "alexnet",
+    ),
+    *("squeezenet1_0", "squeezenet1_1", "densenet121", "googlenet", "inception_v3", "mobilenet_v2"),
+    *("mobilenet_v3_small", "mobilenet_v3_large", "mnasnet0_5", "efficientnet_b0", "efficientnet_b1"),
+    *("regnet_y_400mf", "shufflenet_v2_x1_0"),
+)
 """Networks of torchvision as they are."""
 
 TIMM: dict[str, int] = {}
@@ -72,7 +82,7 @@ def extent(name):
 
 
 def randomised(net, seed=0):
-    """The network in evaluation mode, with random BatchNorm statistics and parameters, so that faults show."""
+    """The network in evaluation mode, with random parameters and BatchNorm statistics: faults show."""
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -80,7 +90,7 @@ def randomised(net, seed=0):
             module.running_var.uniform_(0.5, 2, generator=generator)
             nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
             nn.init.normal_(module.bias, 0, 0.1, generator=generator)
-        elif isinstance(module, nn.Conv2d | nn.Linear):  # some makers' variances fade over the depth
+        elif isinstance(module, nn.Conv2d | nn.Linear):
             fan_in = module.weight[0].numel()
             nn.init.normal_(module.weight, 0, (2 / fan_in) ** 0.5, generator=generator)
             if module.bias is not None:

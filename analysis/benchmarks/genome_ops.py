@@ -86,7 +86,6 @@ def genome_table(sizes: tuple[int, ...] = SIZES, repeats: int = 3) -> dict[str, 
 
 def measure_imported() -> dict[str, float]:
     """Seconds, bytes and ratios of imported networks."""
-    import torch
     from torchvision import models
 
     from evo_topo import from_module, inherit
@@ -105,18 +104,21 @@ def measure_imported() -> dict[str, float]:
             lambda m=model, g=genome, e=edit: inherit(m, g, e)  # type: ignore[misc]
         )
         if name == "resnet18":
-            batch = torch.randn(32, 3, 224, 224)
-            with torch.no_grad():
-                found["forward of resnet18, imported to original"] = _ratio(
-                    lambda m=model.eval(): m(batch), lambda n=net: n(batch)  # type: ignore[misc]
-                )
+            found["forward of resnet18, imported to original"] = _forward_ratio(model.eval(), net)
     return found
 
 
-def _ratio(first: Callable[[], object], second: Callable[[], object], repeats: int = 9) -> float:
-    """Median ratio of the seconds of two operations, run in turn."""
-    first(), second()
-    return statistics.median([measure(first, 1) / measure(second, 1) for _ in range(repeats)])
+def _forward_ratio(first: Any, second: Any, repeats: int = 9) -> float:
+    """Median ratio of the seconds that two networks take for 32 images, run in turn."""
+    import torch
+
+    batch = torch.randn(32, 3, 224, 224)
+    with torch.no_grad():
+        first(batch), second(batch)
+        ratios = [
+            measure(lambda: first(batch), 1) / measure(lambda: second(batch), 1) for _ in range(repeats)
+        ]
+    return statistics.median(ratios)
 
 
 def _prune_first(genome: Genome) -> PruneUnits:

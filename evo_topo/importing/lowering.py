@@ -17,7 +17,6 @@ from evo_topo.importing.tracing import UnsupportedModuleError, describe_call
 from evo_topo.importing.values import Stored, Value, find_ops, viewed, without_expansion
 from evo_topo.ops import AnyOp, Dropout, Input, OpError, Output, Shape
 
-
 LowerCall = Callable[["Lowering", FxNode, tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -153,9 +152,8 @@ class Lowering:
     def _operand(self, value: Value) -> str:
         """A node to combine; a feature vector with extents of 1 behind it needs none of its own."""
         is_point = value.size == (value.size[0],) + (1,) * (len(value.size) - 1)
-        if is_point and value.is_reshaped and torch.Size(value.shape).numel() == value.size[0]:
-            if value.shape in (value.size, value.size[:1]):
-                return value.name
+        if is_point and value.is_reshaped and value.shape in (value.size, value.size[:1]):
+            return value.name
         return self.node_of(value)
 
     def own(self, node: str, entry: str, stored: Any) -> None:

@@ -53,7 +53,9 @@ def test_the_source_needs_nothing_but_torch(tmp_path):
         "assert not {'evo_topo', 'safetensors'} & {name.split('.')[0] for name in sys.modules}\n"
         "with torch.no_grad(): print(model.load()(inputs).tolist())"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     with torch.no_grad():
         torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), model(inputs))
 
@@ -84,7 +86,9 @@ def test_the_model_stays_as_it_is(tmp_path):
 def test_onnx_is_left_out_or_refused_without_its_packages(tmp_path, monkeypatch):
     genome, model = network("depthwise")
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "onnx" else find(name, *rest))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "onnx" else find(name, *rest)
+    )
     exported = export(genome, model, tmp_path)
     assert exported.left_out == {ONNX: "onnx not installed"}
     assert not (tmp_path / ONNX).exists()

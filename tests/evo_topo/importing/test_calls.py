@@ -171,7 +171,9 @@ def test_calls_on_sequences(name):
 
 def test_adaptive_pooling_becomes_the_simplest_pooling():
     def ops(size):
-        return [type(n.op) for n in check(Body(lambda m, x: F.adaptive_avg_pool2d(x, size), size=(8, 8))).nodes]
+        return [
+            type(n.op) for n in check(Body(lambda m, x: F.adaptive_avg_pool2d(x, size), size=(8, 8))).nodes
+        ]
 
     assert Pool in ops(4)
     assert AdaptivePool in ops(3)
@@ -180,11 +182,19 @@ def test_adaptive_pooling_becomes_the_simplest_pooling():
 
 LAYERS = {
     "norms": lambda: nn.Sequential(
-        nn.Conv1d(2, 4, 3, 2, 1), nn.BatchNorm1d(4, eps=0.01), nn.Flatten(), nn.Linear(20, 6), nn.BatchNorm1d(6)
+        nn.Conv1d(2, 4, 3, 2, 1),
+        nn.BatchNorm1d(4, eps=0.01),
+        nn.Flatten(),
+        nn.Linear(20, 6),
+        nn.BatchNorm1d(6),
     ),
     "same padding": lambda: nn.Sequential(nn.Conv1d(2, 4, 4, padding="same"), nn.Flatten(), nn.Linear(36, 6)),
-    "valid padding": lambda: nn.Sequential(nn.Conv1d(2, 4, 4, padding="valid"), nn.Flatten(), nn.Linear(24, 6)),
-    "dilated groups": lambda: nn.Sequential(nn.Conv1d(2, 4, 3, groups=2, dilation=2), nn.Flatten(), nn.Linear(20, 6)),
+    "valid padding": lambda: nn.Sequential(
+        nn.Conv1d(2, 4, 4, padding="valid"), nn.Flatten(), nn.Linear(24, 6)
+    ),
+    "dilated groups": lambda: nn.Sequential(
+        nn.Conv1d(2, 4, 3, groups=2, dilation=2), nn.Flatten(), nn.Linear(20, 6)
+    ),
 }
 
 
@@ -258,7 +268,11 @@ def test_refusals_name_module_call_and_line(name):
 @pytest.mark.parametrize(
     ("net", "shape", "message"),
     [
-        (nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten()), (3, 4, 4), "cannot be recorded with inputs of shape"),
+        (
+            nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten()),
+            (3, 4, 4),
+            "cannot be recorded with inputs of shape",
+        ),
         (nn.Sequential(nn.Conv2d(2, 3, 3)), (2, 4, 4), "expected logits"),
         (nn.Sequential(nn.Flatten()), (2, 4, 4), "float32 or float64 parameters, got none"),
         (nn.Linear(4, 2).half(), (4,), "got torch.float16"),
