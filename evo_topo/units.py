@@ -238,7 +238,7 @@ class _Finder:
                         stuck |= piece & pieces
                         pieces |= piece
                 elif isinstance(node.op, Select):
-                    stuck |= {roots[slot] for slot in self.layout[node.inputs[0]]} & several
+                    stuck |= {roots[slot] for slot in self.layout[node.name]} & several
         return stuck
 
 

@@ -82,6 +82,6 @@ def _check_equal(net: nn.Module, model: nn.Module, genome: Genome, reference: to
     error = (got - expected).abs().max() / expected.abs().max()
     if not error <= _TOLERANCE[reference.dtype]:
         raise UnsupportedModuleError(
-            f"what was recorded of {type(net).__name__} does not compute what the module does (relative error "
-            f"{error:.2g}); it may draw random numbers, overflow, or keep state between calls"
+            f"what was recorded of {type(net).__name__} does not compute what the module does (relative "
+            f"error {error:.2g}); it may draw random numbers, overflow, or keep state between calls"
         )
