@@ -11,6 +11,8 @@ from torch.fx import GraphModule
 
 _HEAD = '''"""A network found by evo_topo; `load()` gives it with its weights. Needs nothing but torch."""
 
+from __future__ import annotations
+
 import json
 from math import inf
 from pathlib import Path
@@ -80,7 +82,7 @@ def _constructor(module: nn.Module) -> str:
     arguments = []
     for name, parameter in inspect.signature(kind).parameters.items():
         value = getattr(module, name, None)
-        if name in ("device", "dtype"):
+        if name in ("device", "dtype") or parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
             continue
         if name == "bias":
             value = value is not None

@@ -11,8 +11,10 @@ from __future__ import annotations
 import linecache
 import operator
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from traceback import walk_tb
 from types import FrameType
 from typing import Any
 
@@ -89,7 +91,7 @@ class _ShapeTracer(Tracer):
         """Records a call, the module that makes it, and its source line."""
         node = super().create_node(*args, **kwargs)
         node.meta["module"] = self.scope.module_path
-        node.meta["line"] = _source_line(sys._getframe())
+        node.meta["line"] = _source_line(_callers(sys._getframe()))
         return node
 
     def create_arg(self, a: Any) -> Any:
@@ -147,13 +149,11 @@ def record(net: nn.Module, input_shape: Shape, dtype: torch.dtype) -> Graph:
     """
     tracer = _ShapeTracer(net, input_shape, dtype)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the module warns of, it warns of when it runs
             return tracer.trace(net)
     except Exception as error:  # whatever the module's code may raise
-        last = error.__traceback__
-        while last is not None and last.tb_next is not None:
-            last = last.tb_next
-        line = "no source line" if last is None else _source_line(last.tb_frame)
+        line = _source_line(reversed(list(walk_tb(error.__traceback__))))
         path, _ = next(reversed(tracer.module_stack.values()), ("", None))
         reason = (str(error).strip() or "no message").splitlines()[0]
         raise UnsupportedModuleError(
@@ -172,14 +172,22 @@ def _describe_place(net: nn.Module, path: str) -> str:
     return f"module {path or 'as a whole'} ({type(net.get_submodule(path)).__name__})"
 
 
-def _source_line(frame: FrameType | None) -> str:
-    """The innermost source line of the recorded code, rather not torch's own."""
-    fallback = None
-    while frame is not None and frame.f_code is not record.__code__:
-        name, number = frame.f_code.co_filename, frame.f_lineno
-        if not name.startswith((_TORCH, __file__)):
-            return f"{name}:{number}: {linecache.getline(name, number).strip()}"
-        if fallback is None and name.startswith(f"{_TORCH}nn/modules") and frame.f_code.co_name == "forward":
-            fallback = f"{name}:{number}: {linecache.getline(name, number).strip()}"
+def _callers(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
+    while frame is not None:
+        yield frame, frame.f_lineno
         frame = frame.f_back
+
+
+def _source_line(frames: Iterable[tuple[FrameType, int]]) -> str:
+    """The innermost source line of the recorded code, rather not torch's own; frames innermost first."""
+    fallback = None
+    for frame, number in frames:
+        name = frame.f_code.co_filename
+        if frame.f_code is record.__code__:
+            break
+        line = f"{name}:{number}: {linecache.getline(name, number).strip()}"
+        if not name.startswith((_TORCH, __file__)):
+            return line
+        if fallback is None and name.startswith(f"{_TORCH}nn/modules") and frame.f_code.co_name == "forward":
+            fallback = line
     return fallback or "no source line"

@@ -22,7 +22,7 @@ class Body(nn.Module):
         self.conv = nn.Conv2d(2, channels, 3, padding=1)
         self.function = function
         self.layer = nn.Conv2d(channels, channels, 1)
-        self.register_buffer("half", torch.tensor(0.5))
+        self.register_buffer("scale", torch.tensor(0.5))
         self.register_buffer("table", torch.ones(channels, 1, 1))
         self.size = size
         with torch.no_grad():
@@ -122,7 +122,7 @@ FUNCTIONS = {
     "view": lambda m, x: x.view(x.size(0), -1),
     "expand": lambda m, x: x * F.adaptive_avg_pool2d(x, 1).expand_as(x),
     "gate": gate,
-    "constants": lambda m, x: 2 - (0.5 * x - 1) / 4 + x * m.half,
+    "constants": lambda m, x: 2 - (0.5 * x - 1) / 4 + x * m.scale,
     "negative": lambda m, x: -x,
     "square": lambda m, x: torch.square(x) + x * x,
     "difference": lambda m, x: x - F.relu(x),
@@ -198,6 +198,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name):
     torch.manual_seed(0)
