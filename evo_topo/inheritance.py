@@ -81,19 +81,32 @@ def _gather(
     first_share: float,
 ) -> None:
     """Copies parameters and buffers: rows by index, columns by index times their share."""
+    rows, columns = (None if _keeps_all(at, source, dim) else at for dim, at in enumerate((rows, columns)))
+    shares = None if columns is None else _shares(columns, first_share)
     state = dict(source.state_dict())
     for name, value in target.state_dict().items():
         parent = state[name]
         if parent.dim() > 0 and rows is not None:
             parent = parent[rows]
         if parent.dim() > 1 and columns is not None:
-            shares = _shares(columns, first_share).to(parent)
-            parent = parent[:, columns] * shares.view(-1, *[1] * (parent.dim() - 2))
+            parent = parent[:, columns]
+            if shares is not None:
+                parent = parent * shares.to(parent).view(-1, *[1] * (parent.dim() - 2))
         value.copy_(parent)
 
 
-def _shares(columns: list[int], first_share: float) -> Tensor:
-    """The share of each copy of a column: `first_share` for the first, the rest in equal parts."""
+def _keeps_all(channels: list[int] | None, source: nn.Module, dim: int) -> bool:
+    """Whether the channels along a dimension of a module's weight are all kept in their order."""
+    assert isinstance(source.weight, Tensor)
+    return channels is None or (
+        dim < source.weight.dim() and channels == list(range(source.weight.shape[dim]))
+    )
+
+
+def _shares(columns: list[int], first_share: float) -> Tensor | None:
+    """Share of each copy of a column: `first_share`, then the rest in equal parts; None without copies."""
+    if len(set(columns)) == len(columns):
+        return None
     counts = torch.bincount(torch.tensor(columns))
     seen: set[int] = set()
     shares = []

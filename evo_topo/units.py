@@ -268,10 +268,13 @@ def channel_origins(genome: Genome, unit_map: UnitMap) -> dict[str, list[int]]:
     for group, units in unit_map.items():
         for unit in units:
             copies[group, unit] += 1
+    changed = {maker for group in unit_map for maker in table.groups[group].makers}
     origins: dict[str, list[int]] = {}
     for node in genome.nodes:
-        if is_maker(node):
+        if node.name in changed:
             origins[node.name] = _repeat_runs(table.members[node.name], copies)
+        elif is_maker(node):
+            origins[node.name] = list(range(genome.shapes[node.name][0]))
         elif node.op.routing == "joins":
             origins[node.name] = joined = []
             start = 0
@@ -294,17 +297,22 @@ def selected_channels(select: Select, read: Sequence[int]) -> list[tuple[int, in
 
     Args:
         select: The parent's operation.
-        read: Origin of each channel that it reads in the child.
+        read: Origin of each channel that it reads in the child; negative for one from nowhere.
 
     Returns:
         For each channel of the child's output: the place in the parent's output that it comes from, and
-        the channel of the child's input to take. Copies of a channel stand side by side.
+        the channel of the child's input to take. Copies of a channel stand side by side, and so do channels
+        from nowhere, behind the one that they stand behind in the input.
     """
-    copies: dict[int, list[int]] = {}
+    copies: dict[int, list[tuple[int, bool]]] = {}
+    last = 0
     for channel, origin in enumerate(read):
-        copies.setdefault(origin, []).append(channel)
+        last = max(origin, 0) if not channel or origin >= 0 else last
+        copies.setdefault(last, []).append((channel, origin < 0))
     return [
-        (place, channel) for place, origin in enumerate(select.channels) for channel in copies.get(origin, ())
+        (-1 if is_new else place, channel)
+        for place, origin in enumerate(select.channels)
+        for channel, is_new in copies.get(origin, ())
     ]
 
 

@@ -21,7 +21,7 @@ from tests.small import small_config, small_founder, small_task
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run") / "small"
-    config = small_config(run_dir, generations=1)
+    config = small_config(run_dir, generations=1, founder_examples=4000, polish_examples=1024)
     return evolve(config, small_task(), founder=small_founder())
 
 
@@ -92,8 +92,8 @@ def test_survivors_found_the_next_run(finished, tmp_path):
         dataclasses.replace(config, recipe=tiny), task, founder=founder.genome, weights=founder.state
     )
     first = find_survivor(finished.run_dir, str(entry.id)).individual.outcome.accuracy
-    assert result.founder.accuracy > first - 0.2  # it starts trained: chance is 0.1
-    assert first > 0.5
+    assert result.founder.accuracy > first - 0.1  # it starts trained: chance is 0.1
+    assert first > 0.3
 
 
 def test_exports_found_the_next_run(finished, tmp_path):
