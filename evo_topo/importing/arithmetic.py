@@ -62,11 +62,7 @@ def _convert(net: Lowering, input: Any, *args: Any, **kwargs: Any) -> Value:
 
 CALLS: dict[str, Call] = {
     "add": _add,
-    "__add__": _add,
-    "radd": _add,
-    "__radd__": _add,
     "sub": _sub,
-    "rsub": _sub,
     "subtract": _sub,
     "mul": _mul,
     "multiply": _mul,

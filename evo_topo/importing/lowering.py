@@ -30,7 +30,6 @@ class Lowering:
     Args:
         net: The module that was recorded.
         lower_call: Adds the nodes of one call, given its arguments, and returns its value.
-
         dtype: Type of all activations.
 
     Attributes:

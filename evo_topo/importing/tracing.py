@@ -112,8 +112,8 @@ class _ShapeTracer(Tracer):
 
     def _run(self, node: FxNode) -> Any:
         """What a call gives, on the meta device."""
-        if node.op == "placeholder":
-            return self.inputs
+        if node.op == "placeholder":  # further arguments of the module keep their defaults
+            return node.args[0] if node.args else self.inputs
         if node.op == "get_attr":
             return self.stored[str(node.target)].detach().to("meta")
         args, kwargs = map_arg((node.args, node.kwargs), lambda n: n.meta["value"])

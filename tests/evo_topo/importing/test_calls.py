@@ -305,6 +305,35 @@ def test_random_networks_are_refused():
         from_module(Noisy(), (4,))
 
 
+def test_further_arguments_keep_their_defaults():
+    class Optional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, x, mask=None, twice=True):
+            x = self.layer(x if mask is None else x * mask)
+            return 2 * x if twice else x
+
+    net = Optional()
+    model = from_module(net, (4,))[1]
+    inputs = torch.randn(3, 4)
+    assert relative_error(model(inputs), net(inputs)) < 1e-6
+
+
+def test_two_inputs_are_refused():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, x, y):
+            return self.layer(x + y)
+
+    with pytest.raises(UnsupportedModuleError, match="takes more than one input"):
+        from_module(Two(), (4,))
+
+
 def test_the_module_stays_as_it_is():
     net = Body(FUNCTIONS["layer"]).train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
