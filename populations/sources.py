@@ -127,7 +127,8 @@ def adapt(genome: Genome, input_shape: Shape, num_classes: int) -> tuple[Genome,
     if old[1:] != input_shape[1:]:
         raise ValueError(f"it reads inputs of shape {old}, the task has {input_shape}")
     last = _scorer(genome)
-    renewed, nodes = set(), []
+    renewed: set[str] = set()
+    nodes = []
     for node in genome.nodes:
         op = node.op
         if isinstance(op, Input) and old != input_shape:

@@ -44,7 +44,7 @@ def _dropout(net: Lowering, input: Any, p: float = 0.5, training: bool = True) -
     return input if p == 0 else net.elementwise(Dropout(p), input)
 
 
-def _drop_channels(net: Lowering, input: Any, p: float = 0.5, training: bool = True) -> Value:
+def _drop_channels(net: Lowering, input: Value, p: float = 0.5, training: bool = True) -> Value:
     if training:
         raise NotExpressible("it drops elements in evaluation mode, too")
     return input
@@ -54,7 +54,7 @@ def _stochastic_depth(net: Lowering, input: Any, p: float, mode: str, training: 
     return _drop_channels(net, input, p, training)
 
 
-CALLS: dict[str, Call] = {
+ACTIVATION_CALLS: dict[str, Call] = {
     **{name: _activation(name) for name in get_args(ActivationFunction)},
     "leaky_relu": _leaky_relu,
     "elu": _elu,

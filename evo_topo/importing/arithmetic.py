@@ -56,11 +56,11 @@ def _cat(net: Lowering, tensors: Any, dim: int = 0) -> Value:
     return tensors[0] if len(tensors) == 1 else net.apply(Concat(), *tensors)
 
 
-def _convert(net: Lowering, input: Any, *args: Any, **kwargs: Any) -> Value:
+def _convert(net: Lowering, input: Value, *args: Any, **kwargs: Any) -> Value:
     return input  # `lower_call` has made sure that the type stays
 
 
-CALLS: dict[str, Call] = {
+ARITHMETIC_CALLS: dict[str, Call] = {
     "add": _add,
     "sub": _sub,
     "subtract": _sub,

@@ -8,11 +8,15 @@ from torch import Tensor
 from torch.fx import Node as FxNode
 from torch.fx.node import map_aggregate
 
-from evo_topo.importing import activations, arithmetic, layers, pooling
+from evo_topo.importing.activations import ACTIVATION_CALLS
+from evo_topo.importing.arithmetic import ARITHMETIC_CALLS
+from evo_topo.importing.layers import LAYER_CALLS
 from evo_topo.importing.lowering import Lowering, NotExpressible
+from evo_topo.importing.pooling import POOLING_CALLS
+from evo_topo.importing.tracing import run_call
 from evo_topo.importing.values import Stored, Value
 
-CALLS = activations.CALLS | arithmetic.CALLS | layers.CALLS | pooling.CALLS
+CALLS = ACTIVATION_CALLS | ARITHMETIC_CALLS | LAYER_CALLS | POOLING_CALLS
 """By name in torch: the counterpart of a call, given its arguments."""
 MOVES = frozenset(
     {
@@ -103,9 +107,7 @@ def _compute(node: FxNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sto
     found: list[Stored] = []
     map_aggregate((args, kwargs), lambda item: found.append(item) if isinstance(item, Stored) else None)
     plain = map_aggregate((args, kwargs), lambda item: item.tensor if isinstance(item, Stored) else item)
-    (first, *rest), named = plain
-    is_method = node.op == "call_method"
-    result = getattr(first, node.target)(*rest, **named) if is_method else node.target(first, *rest, **named)
+    result = run_call(node, *plain)
     if not isinstance(result, Tensor):
         raise NotExpressible("it computes several constants at once")
     return Stored(None, result, any(stored.is_parameter for stored in found))
@@ -118,14 +120,8 @@ def _move(node: FxNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return first[rest[0]]
     if not isinstance(first, Value) or _reads(rest, kwargs, Stored):
         raise NotExpressible("it is moved by stored numbers")
-    rest, kwargs = map_aggregate(
-        (rest, kwargs), lambda item: item.numbers() if isinstance(item, Value) else item
-    )
-    numbers = first.numbers()
-    is_method = node.op == "call_method"
-    moved = (
-        getattr(numbers, node.target)(*rest, **kwargs) if is_method else node.target(numbers, *rest, **kwargs)
-    )
+    numbers = map_aggregate((args, kwargs), lambda item: item.numbers() if isinstance(item, Value) else item)
+    moved = run_call(node, *numbers)
     if isinstance(moved, Tensor):
         return Value(first.name, first.shape, moved)
     return tuple([Value(first.name, first.shape, part) for part in moved])

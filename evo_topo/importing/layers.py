@@ -69,7 +69,7 @@ def _with_weights(net: Lowering, made: Value, **entries: Any) -> Value:
     return made
 
 
-CALLS: dict[str, Call] = {
+LAYER_CALLS: dict[str, Call] = {
     "conv1d": _conv,
     "conv2d": _conv,
     "linear": _linear,

@@ -53,7 +53,7 @@ def _avg_pool(
     return _pool(net, "avg", input, kernel_size, stride, **rest)
 
 
-def _adaptive_pool(net: Lowering, mode: Literal["max", "avg"], input: Any, output_size: Any) -> Value:
+def _adaptive_pool(net: Lowering, mode: Literal["max", "avg"], input: Value, output_size: Any) -> Value:
     extents = input.size[1:]
     sizes = output_size if isinstance(output_size, Sequence) else (output_size,) * len(extents)
     size = tuple([n if s is None else int(s) for s, n in zip(sizes, extents, strict=True)])
@@ -97,7 +97,7 @@ def _reduce(net: Lowering, mode: Literal["max", "avg"], input: Any, dim: Any, ke
     return viewed(pooled.name, pooled.shape, (pooled.shape[0], *[1] * (rank - 2 if keepdim else 0)))
 
 
-def _pad(net: Lowering, input: Any, pad: Any, mode: str = "constant", value: Any = None) -> Value:
+def _pad(net: Lowering, input: Value, pad: Any, mode: str = "constant", value: Any = None) -> Value:
     fill = number_of(value) or 0.0
     if mode != "constant" or fill not in (0.0, -math.inf):
         raise NotExpressible(f"padding by {mode} {fill}; only zeros and minus infinity are known")
@@ -112,7 +112,7 @@ def _pad(net: Lowering, input: Any, pad: Any, mode: str = "constant", value: Any
     return net.apply(Pad(before, after, "lowest" if fill else "zero"), input)
 
 
-CALLS: dict[str, Call] = {
+POOLING_CALLS: dict[str, Call] = {
     "max_pool1d": _max_pool,
     "max_pool2d": _max_pool,
     "avg_pool1d": _avg_pool,

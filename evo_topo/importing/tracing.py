@@ -116,14 +116,20 @@ class _ShapeTracer(Tracer):
             return node.args[0] if node.args else self.inputs
         if node.op == "get_attr":
             return self.stored[str(node.target)].detach().to("meta")
-        args, kwargs = map_arg((node.args, node.kwargs), lambda n: n.meta["value"])
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        return run_call(node, *map_arg((node.args, node.kwargs), lambda n: n.meta["value"]))
 
     def iter(self, obj: Proxy) -> Iterator[Any]:
         """The parts of a recorded value, one by one."""
-        return iter([obj[i] for i in range(len(obj.node.meta["value"]))])
+        parts: Any = obj
+        return iter([parts[i] for i in range(len(obj.node.meta["value"]))])
+
+
+def run_call(node: FxNode, args: Any, kwargs: Any) -> Any:
+    """Carries a recorded call out on the given arguments."""
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    assert callable(node.target)
+    return node.target(*args, **kwargs)
 
 
 def _holds_tensor(value: Any) -> bool:

@@ -8,6 +8,7 @@ of channels, a crop.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,7 +97,8 @@ def without_expansion(value: Value) -> Value:
     """A view repeated over its extents, as the view with extents of 1 that it repeats."""
     if value.index is None or value.index.dim() < 3:
         return value
-    point = value.index[(..., *[slice(1)] * (value.index.dim() - 2))]
+    at: tuple[Any, ...] = (..., *[slice(1)] * (value.index.dim() - 2))
+    point = value.index[at]
     return replace(value, index=point) if bool((value.index == point).all()) else value
 
 
@@ -118,7 +120,7 @@ def _of_one_example(value: Value) -> Tensor | None:
 def _find_window(numbers: Tensor, shape: Shape) -> list[AnyOp] | None:
     """Selection of channels, crop and stride that give these element numbers of a tensor."""
     area = torch.Size(shape[1:]).numel()
-    channels = numbers[(slice(None), *[0] * (numbers.dim() - 1))] // area
+    channels = numbers.flatten(1)[:, 0] // area
     starts, steps, room = [], [], area
     grid = channels.view(-1, *[1] * (numbers.dim() - 1)) * area
     first = int(numbers.flatten()[0]) % area

@@ -67,7 +67,7 @@ def test_unit_macs_are_what_a_prune_saves(name):
             except EditError:
                 continue
             saved = count_macs(genome) - count_macs(child)
-            assert price > saved if both else price == pytest.approx(saved)
+            assert price > saved * (1 - 1e-9) if both else price == pytest.approx(saved)
 
 
 def test_costs_of_a_large_genome_build_nothing(monkeypatch):
