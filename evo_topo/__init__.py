@@ -39,6 +39,8 @@ from evo_topo.units import UnitGroup, unit_table
 
 if TYPE_CHECKING:
     from evo_topo.datasets import load_dataset
+    from evo_topo.exporting import ExportError, export, read_export
+    from evo_topo.importing import UnsupportedModuleError, from_module
     from evo_topo.inheritance import Probe, inherit, inherit_optimizer_state
     from evo_topo.phenotype import build
     from evo_topo.saliency import gate_statistics, obd_prices, obd_saliency, prune_to, weight_obd
@@ -46,10 +48,14 @@ if TYPE_CHECKING:
     from evo_topo.training import evaluate, reestimate_batchnorm, train
 
 _TORCH_PART = {
+    "ExportError": "exporting",
     "Probe": "inheritance",
     "Task": "task",
     "build": "phenotype",
+    "UnsupportedModuleError": "importing",
     "evaluate": "training",
+    "export": "exporting",
+    "from_module": "importing",
     "gate_statistics": "saliency",
     "inherit": "inheritance",
     "inherit_optimizer_state": "inheritance",
@@ -57,6 +63,7 @@ _TORCH_PART = {
     "obd_prices": "saliency",
     "obd_saliency": "saliency",
     "prune_to": "saliency",
+    "read_export": "exporting",
     "reestimate_batchnorm": "training",
     "train": "training",
     "weight_obd": "saliency",
@@ -68,6 +75,7 @@ __all__ = [
     "DownsampleLater",
     "Edit",
     "EditError",
+    "ExportError",
     "Factorise",
     "Fuse",
     "Genome",
@@ -89,6 +97,7 @@ __all__ = [
     "Trade",
     "UnitGroup",
     "UnitPrices",
+    "UnsupportedModuleError",
     "activation_bytes",
     "build",
     "count_flops",
@@ -96,6 +105,8 @@ __all__ = [
     "count_params",
     "edit_from_json",
     "evaluate",
+    "export",
+    "from_module",
     "gate_statistics",
     "inherit",
     "inherit_optimizer_state",
@@ -107,6 +118,7 @@ __all__ = [
     "prune_to",
     "random_edit",
     "random_prices",
+    "read_export",
     "reestimate_batchnorm",
     "train",
     "unit_table",

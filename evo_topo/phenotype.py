@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
 
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import (
     Activation,
+    AdaptivePool,
     Add,
     AnyOp,
     Conv,
@@ -21,7 +22,10 @@ from evo_topo.ops import (
     GlobalPool,
     Linear,
     Norm,
+    Pad,
     Pool,
+    Scale,
+    Select,
     Shape,
 )
 
@@ -33,13 +37,14 @@ _POOL: dict[tuple[str, int], Callable[..., nn.Module]] = {
     ("avg", 1): nn.AvgPool1d,
     ("avg", 2): nn.AvgPool2d,
 }
-_GLOBAL_POOL: dict[tuple[str, int], Callable[..., nn.Module]] = {
+_ADAPTIVE_POOL: dict[tuple[str, int], Callable[..., nn.Module]] = {
     ("max", 1): nn.AdaptiveMaxPool1d,
     ("max", 2): nn.AdaptiveMaxPool2d,
     ("avg", 1): nn.AdaptiveAvgPool1d,
     ("avg", 2): nn.AdaptiveAvgPool2d,
 }
-_ACTIVATION: dict[str, Callable[[], nn.Module]] = {
+_PAD: dict[int, Callable[..., nn.Module]] = {1: nn.ConstantPad1d, 2: nn.ConstantPad2d}
+_ACTIVATION: dict[str, Callable[..., nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
     "leaky_relu": nn.LeakyReLU,
@@ -50,6 +55,7 @@ _ACTIVATION: dict[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "hardswish": nn.Hardswish,
     "hardsigmoid": nn.Hardsigmoid,
+    "mish": nn.Mish,
 }
 
 
@@ -84,14 +90,21 @@ def _emit(genome: Genome, node: Node, reads: list[FxNode], root: nn.Module, grap
             return placeholder
         case "ties", [*_]:
             combine = operator.add if isinstance(node.op, Add) else operator.mul
-            total = reads[0]
-            for read in reads[1:]:
+            dims = len(genome.shapes[node.name])
+            total, *others = [
+                _as_points(graph, read, dims - len(genome.shapes[name]))
+                for read, name in zip(reads, node.inputs, strict=True)
+            ]
+            for read in others:
                 total = graph.call_function(combine, (total, read))
             return total
         case "joins", [*_]:
             return graph.call_function(torch.cat, (reads, 1))
         case "spreads", [read]:
             return graph.call_function(torch.flatten, (read, 1))
+        case "selects", [read] if isinstance(node.op, Select) and _is_slice(node.op.channels):
+            first, last = node.op.channels[0], node.op.channels[-1]
+            return graph.call_function(operator.getitem, (read, (slice(None), slice(first, last + 1))))
     shape = genome.shapes[node.inputs[0]]
     module = _module(node.op, shape)
     if module is None:
@@ -100,6 +113,49 @@ def _emit(genome: Genome, node: Node, reads: list[FxNode], root: nn.Module, grap
     root.add_module(node.name, module)
     value: FxNode = graph.call_module(node.name, (reads[0],))
     return value
+
+
+class Affine(nn.Module):
+    """Every element times `factor`, plus `offset`."""
+
+    def __init__(self, factor: float, offset: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.offset = offset
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Same shape as the inputs."""
+        scaled = inputs if self.factor == 1 else inputs * self.factor
+        return scaled if self.offset == 0 else scaled + self.offset
+
+    def extra_repr(self) -> str:
+        """The constants, for the text form."""
+        return f"{self.factor}, {self.offset}"
+
+
+class Selection(nn.Module):
+    """Some channels, in any order."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        # part of the genome, not of the state; on the CPU also where weights are only planned
+        self.register_buffer("channels", torch.tensor(channels, device="cpu"), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The channels (dimension 1) of the inputs that are selected."""
+        return inputs.index_select(1, self.get_buffer("channels"))
+
+
+def _is_slice(channels: Sequence[int]) -> bool:
+    return list(channels) == list(range(channels[0], channels[-1] + 1))
+
+
+def _as_points(graph: Graph, read: FxNode, missing: int) -> FxNode:
+    """Gives a feature vector the extents (all 1) that it lacks."""
+    if not missing:
+        return read
+    at = (slice(None), slice(None), *[None] * missing)
+    return graph.call_function(operator.getitem, (read, at))
 
 
 def _module(op: AnyOp, shape: Shape) -> nn.Module | None:
@@ -122,11 +178,21 @@ def _module(op: AnyOp, shape: Shape) -> nn.Module | None:
         case Norm():
             return _NORM[dims](shape[0], eps=op.eps)
         case Activation():
-            return _ACTIVATION[op.function]()
+            return _ACTIVATION[op.function](*([] if op.slope is None else [op.slope]))
         case Pool():
-            return _POOL[op.mode, dims](op.kernel, op.stride, op.padding)
+            settings = {} if op.mode == "max" else {"count_include_pad": op.count_include_pad}
+            return _POOL[op.mode, dims](op.kernel, op.stride, op.padding, ceil_mode=op.ceil_mode, **settings)
         case GlobalPool():
-            return _GLOBAL_POOL[op.mode, dims](1)
+            return _ADAPTIVE_POOL[op.mode, dims](1)
+        case AdaptivePool():
+            return _ADAPTIVE_POOL[op.mode, dims](op.size)
+        case Pad():
+            margins = [m for pair in zip(reversed(op.before), reversed(op.after), strict=True) for m in pair]
+            return _PAD[dims](tuple(margins), 0.0 if op.fill == "zero" else -torch.inf)
+        case Scale():
+            return Affine(op.factor, op.offset)
+        case Select():
+            return Selection(op.channels)
         case Dropout():
             return nn.Dropout(op.rate)
     return None

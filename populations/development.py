@@ -33,6 +33,8 @@ from populations.individual import Outcome, Status
 
 WEIGHTS = "weights"
 DATA = "data.safetensors"
+START = "founder.safetensors"
+"""Weights that the founder starts from, where it does not start afresh."""
 
 
 class WeightsError(ValueError):
@@ -146,7 +148,9 @@ def _parent(order: Order, device: torch.device) -> tuple[Genome, GraphModule]:
     """The parent with its weights; for a founder, the network itself as it starts."""
     genome = Genome.from_json(order.genome)
     model = build(genome, order.seed)
-    if order.parent is not None:
+    if order.parent is None:
+        load_start(model, Path(order.run_dir))
+    else:
         load_weights(model, weights_path(Path(order.run_dir), order.parent), order.parent_sha256)
     model.to(device)
     return genome, model
@@ -215,6 +219,21 @@ def load_weights(model: nn.Module, path: Path, sha256: str) -> None:
         model.load_state_dict(load(data))
     except (SafetensorError, RuntimeError) as error:
         raise WeightsError(f"weights {path} do not fit their genome: {error}") from None
+
+
+def load_start(model: nn.Module, run_dir: Path) -> None:
+    """Loads the weights that the founder of a run starts from, if there are any.
+
+    Raises:
+        WeightsError: When they are damaged or do not fit.
+    """
+    path = run_dir / START
+    if not path.exists():
+        return
+    try:
+        model.load_state_dict(load(path.read_bytes()))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"weights {path} do not fit the founder: {error}") from None
 
 
 def _as_bits(correct: Tensor) -> int:

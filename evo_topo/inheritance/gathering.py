@@ -50,7 +50,7 @@ class Gathering(NamedTuple):
                 from nowhere are zero.
         """
         value = self._placed(parent, fresh)
-        if value.dim() > 1 and self.columns is not None:
+        if value.dim() > 1 and self.columns is not None and not _keeps_all(self.columns, parent.shape[1]):
             value = _along(value, 1, _shares(self.columns, self.first_share))
         return value
 
@@ -71,12 +71,19 @@ class Gathering(NamedTuple):
         value = parent
         if value.dim() > 2:
             value = resize_taps(value, fresh.shape[2:])
-        if value.dim() > 1 and self.columns is not None:
+        if value.dim() > 1 and not _keeps_all(self.columns, value.shape[1]):
+            assert self.columns is not None
             value = value[:, list(self.columns)]
-        if value.dim() > 0 and self.rows is not None:
+        if value.dim() > 0 and not _keeps_all(self.rows, value.shape[0]):
+            assert self.rows is not None
             new = torch.tensor([row == NEW for row in self.rows], device=value.device)
             value = torch.where(new.view(-1, *[1] * (value.dim() - 1)), fresh, value[list(self.rows)])
         return value
+
+
+def _keeps_all(origins: Sequence[int] | None, width: int) -> bool:
+    """Whether all channels of a tensor are kept, in their order: then nothing has to be gathered."""
+    return origins is None or (len(origins) == width and list(origins) == list(range(width)))
 
 
 def resize_taps(weight: Tensor, kernel: Sequence[int]) -> Tensor:
