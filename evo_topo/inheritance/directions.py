@@ -19,10 +19,25 @@ from evo_topo.edits import AddUnits
 from evo_topo.genome import Genome, Node
 from evo_topo.inheritance.gathering import Gathering
 from evo_topo.inheritance.probe import Probe
-from evo_topo.ops import Conv, GlobalPool, Linear, Pool, Shape
+from evo_topo.ops import (
+    Activation,
+    Add,
+    Concat,
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalPool,
+    Linear,
+    Multiply,
+    Norm,
+    Pool,
+    Shape,
+)
 from evo_topo.phenotype import in_mode
 from evo_topo.units import NEW, mixes_units, unit_table
 
+_FOLLOWED = (Norm, Activation, Dropout, Pool, GlobalPool, Flatten, Add, Multiply, Concat)
+"""What may lie between a maker and its readers; all else ends a path, as grouped convolutions do."""
 _RIDGE = 1e-3  # share of the mean input power that is added to every direction before whitening
 
 
@@ -139,7 +154,7 @@ def _cross_covariances(
 ) -> Iterator[Tensor]:
     """``M`` for each layer that reads what a maker makes: (outgoing weights of a unit, inputs).
 
-    A convolution with groups, whose own weights lie between, ends a path. With `residual`, what the reader's
+    With `residual`, what the reader's
     weights could do themselves is taken out of the gradient.
     """
     waiting = [(maker, patches)]
@@ -157,7 +172,7 @@ def _cross_covariances(
                     if residual:
                         gradient = _residual(_patches(node, readings[reader].value), gradient)
                     yield _weight_gradient(node, values, gradient).double()
-            else:
+            elif isinstance(node.op, _FOLLOWED):
                 seen.add(reader)
                 waiting.append((reader, _passed(node, values, genome.shapes[reader])))
 
@@ -178,9 +193,12 @@ def _passed(node: Node, values: Tensor, shape: Shape) -> Tensor:
         values = values.mean(tuple(range(2, values.dim())), keepdim=True)
     if isinstance(node.op, Pool):
         pool: Callable[..., Tensor] = functional.avg_pool1d if values.dim() == 3 else functional.avg_pool2d
-        values = pool(values, node.op.kernel, node.op.stride, node.op.padding)
-    elif node.op.routing == "ties" and len(shape) == values.dim() - 1:
-        return values.expand(*values.shape[:2], *shape[1:])  # one factor per map
+        settings = (node.op.stride, node.op.padding, node.op.ceil_mode, node.op.count_include_pad)
+        values = pool(values, node.op.kernel, *settings)
+    elif node.op.routing == "ties" and len(shape) >= max(2, values.dim() - 1):
+        # one factor per map, from a vector or from maps of extent 1
+        values = values[(..., *[None] * (len(shape) + 1 - values.dim()))]
+        return values.expand(*values.shape[:2], *shape[1:])
     return values
 
 
