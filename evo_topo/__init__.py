@@ -33,7 +33,7 @@ from evo_topo.edits import (
 )
 from evo_topo.genome import Genome, GenomeError, Node
 from evo_topo.mutation import Proposal, propose, random_prices
-from evo_topo.prices import Prices, UnitPrices
+from evo_topo.prices import PricedEdit, Prices, UnitPrices
 from evo_topo.recipe import Recipe
 from evo_topo.units import UnitGroup, unit_table
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from evo_topo.datasets import load_dataset
     from evo_topo.inheritance import Probe, inherit, inherit_optimizer_state
     from evo_topo.phenotype import build
-    from evo_topo.saliency import gate_statistics, obd_prices, obd_saliency, prune_to, weight_obd
+    from evo_topo.saliency import gate_statistics, obd_prices, obd_saliency, price, prune_to, weight_obd
     from evo_topo.task import Task
     from evo_topo.training import evaluate, reestimate_batchnorm, train
 
@@ -56,6 +56,7 @@ _TORCH_PART = {
     "load_dataset": "datasets",
     "obd_prices": "saliency",
     "obd_saliency": "saliency",
+    "price": "saliency",
     "prune_to": "saliency",
     "reestimate_batchnorm": "training",
     "train": "training",
@@ -74,6 +75,7 @@ __all__ = [
     "GenomeError",
     "GrowKernel",
     "Node",
+    "PricedEdit",
     "Prices",
     "Probe",
     "Proposal",
@@ -103,6 +105,7 @@ __all__ = [
     "load_dataset",
     "obd_prices",
     "obd_saliency",
+    "price",
     "propose",
     "prune_to",
     "random_edit",
