@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from deap import base, tools
 
+from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
 from evo_topo.edits import AnyEdit, EditError
 from evo_topo.genome import Genome
@@ -36,6 +37,7 @@ class Birth(NamedTuple):
     edit: AnyEdit | None
     genome: Genome
     predicted_loss_change: float | None
+    promised_loss_change: float | None = None
 
 
 def make_toolbox(config: Config) -> base.Toolbox:
@@ -51,7 +53,14 @@ def make_toolbox(config: Config) -> base.Toolbox:
     return toolbox
 
 
-def breed(config: Config, toolbox: base.Toolbox, parents: list[Member], id: int, generation: int) -> Birth:  # noqa: A002
+def breed(
+    config: Config,
+    toolbox: base.Toolbox,
+    parents: list[Member],
+    id: int,  # noqa: A002
+    generation: int,
+    calibration: Calibration,
+) -> Birth:
     """Plans a child: a parent, and a mutation of it or more training."""
     seed = derive_seed(config.seed, "breed", id)
     rng = random.Random(seed)
@@ -61,11 +70,13 @@ def breed(config: Config, toolbox: base.Toolbox, parents: list[Member], id: int,
     if prices is None or rng.random() < config.train_on:
         return further_training(parent, id, generation)
     try:
-        proposal = toolbox.mutate(parent.genome, prices, rng)
+        proposal = toolbox.mutate(parent.genome, prices, rng, calibration=calibration)
     except EditError:  # no edit applies: it can still train on
         return further_training(parent, id, generation)
-    predicted = proposal.predicted_loss_change if prices.criterion == "obd" else None
-    return Birth(id, generation, parent, proposal.edit, proposal.genome, predicted)
+    predicted, promised = proposal.predicted_loss_change, proposal.promise
+    if prices.criterion != "obd":
+        return Birth(id, generation, parent, proposal.edit, proposal.genome, None)
+    return Birth(id, generation, parent, proposal.edit, proposal.genome, predicted, promised)
 
 
 def further_training(parent: Individual, id: int, generation: int) -> Birth:  # noqa: A002
@@ -121,6 +132,7 @@ def as_individual(birth: Birth, outcome: Outcome) -> Individual:
         edit=birth.edit,
         genome=birth.genome,
         predicted_loss_change=birth.predicted_loss_change,
+        promised_loss_change=birth.promised_loss_change,
         inherited_examples=0 if parent is None else parent.total_examples,
         inherited_flops=0 if parent is None else parent.total_flops,
         inherited_seconds=0.0 if parent is None else parent.total_seconds,

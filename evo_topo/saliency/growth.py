@@ -1,12 +1,13 @@
 """What new parameters promise that start without effect.
 
-Every growth adds a linear map ``W``, zero so far, from one activation ``x`` to another ``y``: the path of a new
-branch, the border taps of a larger window, the deviation of an inserted layer from the identity, the outgoing
-weights of new units. With gradient ``M = E[g x^T]`` and curvature ``A (x) B`` of the Kronecker-factored
-Gauss-Newton matrix (Martens & Grosse 2015; for convolutions Grosse & Martens 2016) its direction of descent
-is ``-B^-1 M A^-1``. The change ``d`` that this direction makes to ``y`` then has an exact slope ``p`` and GGN
-curvature ``c``, and the best step along it promises ``-p^2 / 2c`` (Martens & Grosse 2015, sec. 6.4). Slope and curvature
-are taken on other examples than the direction, or noise would pass for promise.
+Every growth adds a linear map ``W``, zero so far, from one activation ``x`` to another ``y``: the path of a
+new branch, the border taps of a larger window, the deviation of an inserted layer from the identity, the
+outgoing weights of new units. With gradient ``M = E[g x^T]`` and curvature ``A (x) B`` of the
+Kronecker-factored Gauss-Newton matrix (Martens & Grosse 2015; for convolutions Grosse & Martens 2016, here
+with the identity over the taps) its direction of descent is ``-B^-1 M A^-1``. The change ``d`` that this
+direction makes to ``y`` has an exact slope ``p`` and GGN curvature ``c``, and the best step along it promises
+``-p^2 / 2c`` (Martens & Grosse 2015, sec. 6.4). Slope and curvature are taken on other examples than the
+direction, or noise would pass for promise.
 """
 
 from __future__ import annotations

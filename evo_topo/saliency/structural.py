@@ -1,8 +1,8 @@
 """One price list: predicted loss change and FLOP change of any edit.
 
-Everything that an edit changes right away is priced by ``dL = E[<g, d>] + 1/2 E[<s, d>^2]`` (see `obd`): units by
-their gates, local edits by what they change at their joint. Edits that keep the function cost nothing right
-away; what they promise is the decrease that their new parameters allow (see `growth`).
+Everything that an edit changes right away is priced by ``dL = E[<g, d>] + 1/2 E[<s, d>^2]`` (see `obd`):
+units by their gates, local edits by what they change at their joint. Edits that keep the function cost
+nothing right away; what they promise is the decrease that their new parameters allow (see `growth`).
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ def price_with_gates(
         if isinstance(edit, PruneUnits | SplitUnits):
             saliency = set_saliency(statistics, dict(edit.units))
             is_prune = isinstance(edit, PruneUnits)
-            prices[edit] = _Price(saliency, 0.0, "obd") if is_prune else _Price(0.0, -saliency, "saliency")
+            prices[edit] = (
+                _Price(saliency, 0.0, "obd") if is_prune else _Price(0.0, min(-saliency, 0.0), "saliency")
+            )
         elif isinstance(edit, PruneLayer):
             column = statistics.layer_columns[edit.layer]
             prices[edit] = _Price(float(statistics.alone[column]), 0.0, "obd")
@@ -142,7 +144,7 @@ def _pass(
     batch_size: int,
     seed: int,
 ) -> tuple[GateStatistics, dict[AnyEdit, _Price]]:
-    """Derivatives along all gates and changes; growths find their direction on the first half of the batches."""
+    """Derivatives along all gates and changes; growths find their direction on the first half of it."""
     size = min(batch_size, -(-len(probe.inputs) // 2))
     batches = list(zip(*(torch.split(tensor, size) for tensor in probe), strict=True))
     joints = {change.joint for change in local.values()}.union(*(growth.joints for growth in grown.values()))
