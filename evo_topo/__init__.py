@@ -33,7 +33,7 @@ from evo_topo.edits import (
 )
 from evo_topo.genome import Genome, GenomeError, Node
 from evo_topo.mutation import Proposal, propose, random_prices
-from evo_topo.prices import Prices, UnitPrices
+from evo_topo.prices import PricedEdit, Prices, UnitPrices
 from evo_topo.recipe import Recipe
 from evo_topo.units import UnitGroup, unit_table
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from evo_topo.importing import UnsupportedModuleError, from_module
     from evo_topo.inheritance import Probe, inherit, inherit_optimizer_state
     from evo_topo.phenotype import build
-    from evo_topo.saliency import gate_statistics, obd_prices, obd_saliency, prune_to, weight_obd
+    from evo_topo.saliency import gate_statistics, obd_prices, obd_saliency, price, prune_to, weight_obd
     from evo_topo.task import Task
     from evo_topo.training import evaluate, reestimate_batchnorm, train
 
@@ -62,6 +62,7 @@ _TORCH_PART = {
     "load_dataset": "datasets",
     "obd_prices": "saliency",
     "obd_saliency": "saliency",
+    "price": "saliency",
     "prune_to": "saliency",
     "read_export": "exporting",
     "reestimate_batchnorm": "training",
@@ -82,6 +83,7 @@ __all__ = [
     "GenomeError",
     "GrowKernel",
     "Node",
+    "PricedEdit",
     "Prices",
     "Probe",
     "Proposal",
@@ -114,6 +116,7 @@ __all__ = [
     "load_dataset",
     "obd_prices",
     "obd_saliency",
+    "price",
     "propose",
     "prune_to",
     "random_edit",

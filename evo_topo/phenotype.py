@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from evo_topo.ops import (
     GlobalPool,
     Linear,
     Norm,
+    Output,
     Pad,
     Pool,
     Scale,
@@ -80,6 +82,50 @@ def build(genome: Genome, seed: int = 0) -> GraphModule:
             reads = [values[name] for name in node.inputs]
             values[node.name] = _emit(genome, node, reads, root, graph)
     return GraphModule(root, graph, class_name="Network")
+
+
+def build_some(genome: Genome, nodes: Iterable[Node], seed: int = 0) -> nn.Module:
+    """The modules of some of a genome's nodes, under their names; without a forward pass.
+
+    Args:
+        genome: The network as data.
+        nodes: Some of its nodes.
+        seed: Seed of the weights; not those that `build` would draw.
+    """
+    root = nn.Module()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        for node in nodes:
+            makes_module = node.inputs and node.op.routing in ("makes", "carries")
+            module = _module(node.op, genome.shapes[node.inputs[0]]) if makes_module else None
+            if module is not None:
+                root.add_module(node.name, module)
+    return root
+
+
+def node_value(node: Node, model: nn.Module, reads: Sequence[Tensor]) -> Tensor:
+    """What one node, but the input, computes of what it reads: the forward pass of `build`, node by node.
+
+    Args:
+        node: The node.
+        model: Holds its module.
+        reads: Values of its inputs, (examples, ...) each.
+    """
+    match node.op.routing:
+        case "ties":
+            dims = max(read.dim() for read in reads)
+            points = [read[(..., *[None] * (dims - read.dim()))] for read in reads]
+            return reduce(operator.add if isinstance(node.op, Add) else operator.mul, points)
+        case "joins":
+            return torch.cat(list(reads), 1)
+        case "spreads":
+            return torch.flatten(reads[0], 1)
+    if isinstance(node.op, Output):
+        return reads[0]
+    if isinstance(node.op, Select):
+        return reads[0][:, list(node.op.channels)]
+    value: Tensor = model.get_submodule(node.name)(reads[0])
+    return value
 
 
 def _emit(genome: Genome, node: Node, reads: list[FxNode], root: nn.Module, graph: Graph) -> FxNode:

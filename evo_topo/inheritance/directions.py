@@ -7,7 +7,7 @@ the gradient ``M w`` with ``M = E[g x^T]``, if what lies between is taken for th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -41,7 +41,7 @@ _FOLLOWED = (Norm, Activation, Dropout, Pool, GlobalPool, Flatten, Add, Multiply
 _RIDGE = 1e-3  # share of the mean input power that is added to every direction before whitening
 
 
-class _Reading(NamedTuple):
+class Reading(NamedTuple):
     """What a layer read and the gradient of the mean loss at what it made, for every example."""
 
     value: Tensor
@@ -49,7 +49,11 @@ class _Reading(NamedTuple):
 
 
 def direct_new_units(
-    model: nn.Module, genome: Genome, edit: AddUnits, child_model: nn.Module, probe: Probe
+    model: nn.Module,
+    genome: Genome,
+    edit: AddUnits,
+    child_model: nn.Module,
+    readings: Mapping[str, Reading],
 ) -> None:
     """Sets the incoming weights of new units in place, where a layer without groups makes them.
 
@@ -58,11 +62,10 @@ def direct_new_units(
         genome: The parent's genome.
         edit: Which units are new, and the criterion.
         child_model: The child's network; rows that are not set stay random.
-        probe: The examples.
+        readings: Of `layer_readings`; none are needed where directions are random.
     """
     if edit.directions == "random":
         return
-    readings = _readings(model, genome, probe)
     channels = edit.channel_map(genome)
     for maker in unit_table(genome).groups[edit.group].makers:
         node = genome.by_name[maker]
@@ -106,7 +109,7 @@ def _leading(covariance: Tensor, patches: Tensor, criterion: str, count: int) ->
     return functional.normalize(found * largest.sign(), dim=1)
 
 
-def _readings(model: nn.Module, genome: Genome, probe: Probe) -> dict[str, _Reading]:
+def layer_readings(model: nn.Module, genome: Genome, probe: Probe) -> dict[str, Reading]:
     """One forward and one backward pass of the cross-entropy, in evaluation mode."""
     reads: dict[str, Tensor] = {}
     made: dict[str, Tensor] = {}
@@ -129,7 +132,7 @@ def _readings(model: nn.Module, genome: Genome, probe: Probe) -> dict[str, _Read
     finally:
         for handle in handles:
             handle.remove()
-    return {name: _Reading(reads[name], grad) for name, grad in zip(layers, gradients, strict=True)}
+    return {name: Reading(reads[name], grad) for name, grad in zip(layers, gradients, strict=True)}
 
 
 def _patches(node: Node, value: Tensor) -> Tensor:
@@ -150,7 +153,7 @@ def _patches(node: Node, value: Tensor) -> Tensor:
 
 
 def _cross_covariances(
-    genome: Genome, maker: str, patches: Tensor, readings: dict[str, _Reading], residual: bool
+    genome: Genome, maker: str, patches: Tensor, readings: Mapping[str, Reading], residual: bool
 ) -> Iterator[Tensor]:
     """``M`` for each layer that reads what a maker makes: (outgoing weights of a unit, inputs).
 
@@ -211,5 +214,5 @@ def _weight_gradient(node: Node, values: Tensor, gradient: Tensor) -> Tensor:
     assert isinstance(op, Conv)
     size = (gradient.shape[1], values.shape[1], *op.kernel)
     of: Callable[..., Tensor] = conv1d_weight if len(op.kernel) == 1 else conv2d_weight
-    weight = of(values, size, gradient, op.stride, op.padding, op.dilation)
+    weight = of(values.contiguous(), size, gradient.contiguous(), op.stride, op.padding, op.dilation)
     return weight.movedim(1, -1).flatten(0, -2)

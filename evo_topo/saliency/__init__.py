@@ -18,6 +18,7 @@ from evo_topo.saliency.obd import (
 from evo_topo.saliency.pricing import obd_prices
 from evo_topo.saliency.pruning import Pruned, as_edit, prune_to
 from evo_topo.saliency.reconstruction import reconstruct
+from evo_topo.saliency.structural import price, price_with_gates
 from evo_topo.saliency.weights import ggn_diagonal, weight_obd
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
     "norm_scale",
     "obd_prices",
     "obd_saliency",
+    "price",
+    "price_with_gates",
     "prune_to",
     "reconstruct",
     "set_saliency",

@@ -14,7 +14,7 @@ is never formed: everything asked of it is a product of ``D`` with a vector.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -73,24 +73,53 @@ def gate_statistics(
     Returns:
         Gradient and curvature over all unit groups and layers together.
     """
-    roots: list[Tensor] = []
     with GateProbe(model, genome) as probe:
-        gradient = torch.zeros(probe.width, dtype=torch.float64)
+        sums = DerivativeSums(probe.width)
         generator = torch.Generator().manual_seed(seed)
         for batch, labels in zip(
             torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True
         ):
             logits = probe.forward(batch)
-            log_p = logits.detach().log_softmax(1)
-            label_seed = log_p.exp().scatter_add(1, labels[:, None], -torch.ones_like(log_p[:, :1]))
-            gradient += probe.derivatives(logits, label_seed).sum(0).double().cpu()
-            for column in hessian_root(log_p, curvature, samples, generator):
-                roots.append(probe.derivatives(logits, column).cpu())
-                if sum(map(len, roots)) > 4 * probe.width:
-                    roots = [_condensed(roots)]
-    count = len(inputs)
-    root = _condensed(roots) / count**0.5
-    return GateStatistics(gradient / count, root, probe.columns, probe.layer_columns)
+            seeds = loss_seeds(logits, labels, curvature, samples, generator)
+            sums.add(probe.derivatives(logits, column) for column in seeds)
+    return GateStatistics(*sums.mean(), probe.columns, probe.layer_columns)
+
+
+class DerivativeSums:
+    """First and second moments of derivatives, which come batch by batch.
+
+    Args:
+        width: Number of columns.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width, self.count = width, 0
+        self.gradient = torch.zeros(width, dtype=torch.float64)
+        self.roots: list[Tensor] = []
+
+    def add(self, tables: Iterable[Tensor]) -> None:
+        """Adds a batch: tables (examples, columns), the first for `loss_seeds`' first seed, and so on."""
+        for number, table in enumerate(tables):
+            if number == 0:
+                self.gradient += table.sum(0).double().cpu()
+                self.count += len(table)
+                continue
+            self.roots.append(table.cpu())
+            if sum(map(len, self.roots)) > 4 * self.width:
+                self.roots = [_condensed(self.roots)]
+
+    def mean(self) -> tuple[Tensor, Tensor]:
+        """Mean gradient (columns,), and a root (rows, columns) of the mean curvature."""
+        return self.gradient / self.count, _condensed(self.roots) / self.count**0.5
+
+
+def loss_seeds(
+    logits: Tensor, labels: Tensor, curvature: Curvature, samples: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Weights of the logits whose derivatives are asked for: of the loss, then those of `hessian_root`."""
+    log_p = logits.detach().log_softmax(1)
+    yield log_p.exp().scatter_add(1, labels[:, None], -torch.ones_like(log_p[:, :1]))
+    yield from hessian_root(log_p, curvature, samples, generator)
 
 
 def _condensed(tables: list[Tensor]) -> Tensor:
