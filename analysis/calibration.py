@@ -120,8 +120,9 @@ def calibration_info(run: Run) -> CalibrationInfo:
     learned, kinds = calibration_of(run.individuals), []
     for kind in sorted({trial.kind for trial in trials}):
         of_kind = [trial for trial in trials if trial.kind == kind]
-        stages = [_correlate(of_kind, stage) for stage in ("inherited", "refit", "trained")]
-        kinds.append(KindInfo(kind, *stages, learned.kinds.get(kind.replace(" ", "_"), learned.every)))
+        correction = learned.kinds.get(kind.replace(" ", "_"), learned.every)
+        stages = {name: _correlate(of_kind, name) for name in ("inherited", "refit", "trained")}
+        kinds.append(KindInfo(kind=kind, correction=correction, **stages))
     return CalibrationInfo(run.folder.resolve().name, trials, kinds)
 
 

@@ -198,7 +198,7 @@ def _finish(evolution: Evolution, run_dir: Path) -> Result:
     """Reads the test split, once, for the front and for the founder that trained as long."""
     front = evolution.front()
     outcome = _reference_outcome(evolution, run_dir)
-    reference = Individual(REFERENCE_ID, None, 0, None, evolution.founder, None, 0, 0, 0.0, outcome)
+    reference = Individual(REFERENCE_ID, None, 0, None, evolution.founder, None, None, 0, 0, 0.0, outcome)
     evolution.report_phase("measuring on the test split")
     tested = _test_accuracies([*front, reference], run_dir, evolution)
     entries = [_entry(individual, tested[individual.id]) for individual in front]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class GateProbe:
         channels, columns = zip(*found, strict=True) if found else ((), ())
         return torch.tensor(channels, dtype=torch.long), torch.tensor(columns, dtype=torch.long)
 
-    def __enter__(self) -> GateProbe:
+    def __enter__(self) -> Self:
         with ExitStack() as stack:
             for name in self._places:
                 module = self.model.get_submodule(name)
