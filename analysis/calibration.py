@@ -122,9 +122,9 @@ def calibration_info(run: Run) -> CalibrationInfo:
     learned, kinds = calibration_of(run.individuals), []
     for kind in sorted({trial.kind for trial in trials}):
         of_kind = [trial for trial in trials if trial.kind == kind]
-        stages = {stage: _correlate(of_kind, stage) for stage in ("inherited", "refit", "trained")}
         correction = learned.kinds.get(kind.replace(" ", "_"), learned.every)
-        kinds.append(KindInfo(kind, **stages, correction=correction))
+        stages = {name: _correlate(of_kind, name) for name in ("inherited", "refit", "trained")}
+        kinds.append(KindInfo(kind=kind, correction=correction, **stages))
     return CalibrationInfo(run.folder.resolve().name, trials, kinds)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 from evo_topo.cost import count_flops
 from evo_topo.edits import KINDS, AnyEdit, Fuse, PruneLayer, PruneUnits, RandomSource, SplitUnits, Trade
@@ -25,7 +25,9 @@ def candidate_edits(genome: Genome, rng: RandomSource, most: int = 16) -> list[A
         rng: Source of uniform numbers.
         most: Largest number of edits.
     """
-    queues = [iter(shuffled(list(kind.candidates(genome)), rng)) for kind in PRICED_ONE_BY_ONE]
+    queues: list[Iterator[AnyEdit]] = [
+        iter(shuffled(list(kind.candidates(genome)), rng)) for kind in PRICED_ONE_BY_ONE
+    ]
     found: dict[AnyEdit, None] = {}
     while queues and len(found) < most:
         for queue in list(queues):
@@ -33,8 +35,8 @@ def candidate_edits(genome: Genome, rng: RandomSource, most: int = 16) -> list[A
             if site is None:
                 queues.remove(queue)
                 continue
-            sizes: tuple[Any, ...] = (site.varied(genome, rng), site)
-            edit: AnyEdit | None = next((e for e in sizes if applies(e, genome)), None)
+            sizes: tuple[AnyEdit, AnyEdit] = (site.varied(genome, rng), site)
+            edit = next((sized for sized in sizes if applies(sized, genome)), None)
             if edit is not None and not _is_idle(edit, genome):
                 found[edit] = None
     return list(found)[:most]

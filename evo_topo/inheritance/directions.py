@@ -7,13 +7,12 @@ the gradient ``M w`` with ``M = E[g x^T]``, if what lies between is taken for th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.grad import conv1d_weight, conv2d_weight
 
 from evo_topo.edits import AddUnits
 from evo_topo.genome import Genome, Node
@@ -213,6 +212,22 @@ def _weight_gradient(node: Node, values: Tensor, gradient: Tensor) -> Tensor:
         return torch.einsum("no,nfs->osf", gradient, features).flatten(0, 1)
     assert isinstance(op, Conv)
     size = (gradient.shape[1], values.shape[1], *op.kernel)
-    of: Callable[..., Tensor] = conv1d_weight if len(op.kernel) == 1 else conv2d_weight
-    weight = of(values.contiguous(), size, gradient.contiguous(), op.stride, op.padding, op.dilation)
-    return weight.movedim(1, -1).flatten(0, -2)
+    return conv_weight_gradient(op, values, size, gradient).movedim(1, -1).flatten(0, -2)
+
+
+def conv_weight_gradient(op: Conv, read: Tensor, size: Sequence[int], gradient: Tensor) -> Tensor:
+    """Gradient of a convolution's weight of a given size, summed over examples.
+
+    Args:
+        op: The convolution.
+        read: What it reads (examples, channels, ...).
+        size: Of the weight, (out, in / groups, *kernel).
+        gradient: At what it makes, (examples, out, ...).
+    """
+    # torch.nn.grad's own functions expand one number to the weight, and crash on channels_last
+    weight, zeros = read.new_zeros(tuple(size)), [0] * len(op.kernel)
+    settings = (op.stride, op.padding, op.dilation, False, zeros, op.groups, (False, True, False))
+    found: Tensor = torch.ops.aten.convolution_backward(
+        gradient.contiguous(), read.contiguous(), weight, None, *settings
+    )[1]
+    return found

@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.grad import conv1d_weight, conv2d_weight
 
 from evo_topo.edits import AddUnits, AnyEdit, GrowKernel, SplitBranch, SplitLayer
 from evo_topo.genome import Genome, Node
 from evo_topo.inheritance import inherit_some, new_norms
-from evo_topo.inheritance.directions import Reading, direct_new_units
+from evo_topo.inheritance.directions import Reading, conv_weight_gradient, direct_new_units
 from evo_topo.inheritance.statistics import settle_norm
 from evo_topo.ops import Conv, Linear
 from evo_topo.phenotype import node_value
@@ -110,9 +109,8 @@ class NewMap:
             return (x * gradient).transpose(0, 1).flatten(1).sum(1)
         if isinstance(op, Linear):
             return gradient.T @ x
-        of: Callable[..., Tensor] = conv1d_weight if len(op.kernel) == 1 else conv2d_weight
         size = (gradient.shape[1], x.shape[1] // op.groups, *op.kernel)
-        return of(x.contiguous(), size, gradient.contiguous(), op.stride, op.padding, op.dilation, op.groups)
+        return conv_weight_gradient(op, x, size, gradient)
 
 
 def _second_moment(values: Tensor) -> Tensor:

@@ -36,7 +36,9 @@ from evo_topo.saliency.growth import Growth
 from evo_topo.saliency.obd import Curvature, DerivativeSums, GateStatistics, loss_seeds, set_saliency
 
 MEASURED_SHARE = 0.25
-"""Of the examples, those on which edits without a joint are measured, and directions of new units found."""
+"""Of the examples, those on which edits without a joint are measured."""
+READING_SHARE = 0.125
+"""Of the examples, those from which new units take their directions; all are held at once."""
 
 GROWN = (AddUnits, SplitLayer, SplitBranch, GrowKernel)
 """Kinds whose new parameters start without effect."""
@@ -57,7 +59,8 @@ def price(
     inputs: Tensor,
     targets: Tensor,
     curvature: Curvature = "sampled",
-    batch_size: int = 128,
+    share: float = 0.5,
+    batch_size: int = 64,
     seed: int = 0,
 ) -> list[PricedEdit]:
     """Prices edits in one currency, by one pass over a batch of examples.
@@ -81,6 +84,7 @@ def price(
         inputs: Normalised inputs (examples, *input_shape); about 1,000.
         targets: Class of each example (examples,).
         curvature: ``sampled``, or ``exact`` at one more backward pass per class.
+        share: Of the examples, those that edits other than of units are priced on, at least two batches.
         batch_size: Examples whose activations are held at once.
         seed: Seed of the drawn labels.
 
@@ -90,7 +94,7 @@ def price(
     Raises:
         EditError: When an edit does not apply.
     """
-    found = price_with_gates(model, genome, edits, inputs, targets, curvature, batch_size, seed)
+    found = price_with_gates(model, genome, edits, inputs, targets, curvature, share, batch_size, seed)
     return found[1]
 
 
@@ -101,7 +105,8 @@ def price_with_gates(
     inputs: Tensor,
     targets: Tensor,
     curvature: Curvature = "sampled",
-    batch_size: int = 128,
+    share: float = 0.5,
+    batch_size: int = 64,
     seed: int = 0,
 ) -> tuple[GateStatistics, list[PricedEdit]]:
     """Gate statistics and prices of edits from the same pass; arguments as in `price`."""
@@ -111,12 +116,13 @@ def price_with_gates(
     probe = Probe(inputs, targets)
     few = probe.first(max(1, round(MEASURED_SHARE * len(inputs))))
     needs_readings = any(isinstance(e, AddUnits) and e.directions != "random" for e in parts)
-    readings = layer_readings(model, genome, few) if needs_readings else {}
+    seen = probe.first(max(1, round(READING_SHARE * len(inputs))))
+    readings = layer_readings(model, genome, seen) if needs_readings else {}
     grown: dict[AnyEdit, Growth] = {
         e: Growth(model, genome, e, readings) for e in parts if isinstance(e, GROWN)
     }
     readings = {}
-    statistics, prices = _pass(model, genome, local, grown, probe, curvature, batch_size, seed)
+    statistics, prices = _pass(model, genome, local, grown, probe, curvature, share, batch_size, seed)
     before: float | None = None
     for edit in parts:
         if isinstance(edit, PruneUnits | SplitUnits):
@@ -143,12 +149,14 @@ def _pass(
     grown: Mapping[AnyEdit, Growth],
     probe: Probe,
     curvature: Curvature,
+    share: float,
     batch_size: int,
     seed: int,
 ) -> tuple[GateStatistics, dict[AnyEdit, _Price]]:
-    """Derivatives along all gates and changes; growths find their direction on the first half of it."""
+    """Derivatives along all gates and changes; growths find their direction on the first half of a share."""
     size = min(batch_size, -(-len(probe.inputs) // 2))
     batches = list(zip(*(torch.split(tensor, size) for tensor in probe), strict=True))
+    used = max(2, round(share * len(batches)))
     joints = {change.joint for change in local.values()}.union(*(growth.joints for growth in grown.values()))
     generator = torch.Generator().manual_seed(seed)
     with ChangeProbe(model, genome, joints) as changes:
@@ -160,12 +168,14 @@ def _pass(
             responses, values = changes.responses(logits, seeds), changes.values
             del logits
             gates.add(response.table for response in responses)
+            if number >= used:
+                continue
             locals_.add(_columns([along(responses, c.differences(values)) for c in local.values()]))
-            if number < len(batches) // 2:
+            if number < used // 2:
                 for growth in grown.values():
                     growth.observe(values, responses)
                 continue
-            if number == len(batches) // 2:
+            if number == used // 2:
                 for growth in grown.values():
                     growth.settle()
             growths.add(_columns([along(responses, g.differences(values)) for g in grown.values()]))

@@ -69,7 +69,7 @@ def test_local_edits_cost_the_quadratic_form_along_their_change(name):
     model, (inputs, targets) = randomised(genome), examples_of(genome)
     edits = [e for e in legal_edits(genome, LOCAL) if not e.is_function_preserving and e.joint(genome)]
     assert edits
-    for priced in price(model, genome, edits, inputs, targets, "exact", batch_size=4):
+    for priced in price(model, genome, edits, inputs, targets, "exact", share=1, batch_size=4):
         joint, old, new = change_at_joint(model, genome, priced.edit, inputs)
 
         def logits(t, joint=joint, old=old, new=new):
@@ -151,7 +151,7 @@ def test_growths_promise_the_best_step_of_the_dense_quadratic_form(edit):
     logits = nudged_logits(model, genome, edit, growth, inputs[6:])
     slope, curve = quadratic(logits, targets[6:])
     expected = -0.5 * min(slope, 0) ** 2 / curve
-    (priced,) = price(model, genome, [edit], inputs, targets, "exact", batch_size=6)
+    (priced,) = price(model, genome, [edit], inputs, targets, "exact", share=1, batch_size=6)
     assert priced.promise == pytest.approx(expected, rel=1e-6, abs=1e-12)
     assert (priced.loss_change, priced.criterion) == (0.0, "gauss-newton")
 
