@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
+from torch.nn import functional
 
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import (
@@ -161,6 +162,28 @@ def _emit(genome: Genome, node: Node, reads: list[FxNode], root: nn.Module, grap
     return value
 
 
+class SamplingConv1d(nn.Conv1d):
+    """A pointwise convolution with a stride: reads every n-th point, then mixes channels.
+
+    The same as its base class computes, whose way back overruns memory on the CPU where channels are few
+    (torch 2.15 with oneDNN).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """Maps (examples, in, length) to (examples, out, shorter length)."""
+        read = input[:, :, :: self.stride[0]]
+        return functional.conv1d(read, self.weight, self.bias, groups=self.groups)
+
+
+class SamplingConv2d(nn.Conv2d):
+    """Like `SamplingConv1d`, in two dimensions."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """Maps (examples, in, height, width) to (examples, out, smaller extents)."""
+        read = input[:, :, :: self.stride[0], :: self.stride[1]]
+        return functional.conv2d(read, self.weight, self.bias, groups=self.groups)
+
+
 class Affine(nn.Module):
     """Every element times `factor`, plus `offset`."""
 
@@ -192,6 +215,9 @@ class Selection(nn.Module):
         return inputs.index_select(1, self.get_buffer("channels"))
 
 
+_SAMPLING_CONV: dict[int, Callable[..., nn.Module]] = {1: SamplingConv1d, 2: SamplingConv2d}
+
+
 def _is_slice(channels: Sequence[int]) -> bool:
     return list(channels) == list(range(channels[0], channels[-1] + 1))
 
@@ -209,7 +235,8 @@ def _module(op: AnyOp, shape: Shape) -> nn.Module | None:
     dims = len(shape) - 1
     match op:
         case Conv():
-            return _CONV[dims](
+            is_sampling = set(op.kernel) == {1} and not any(op.padding) and set(op.stride) != {1}
+            return (_SAMPLING_CONV if is_sampling else _CONV)[dims](
                 shape[0],
                 op.out_channels,
                 op.kernel,
