@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
-from torch.nn import functional
 
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import (
@@ -172,7 +171,7 @@ class SamplingConv1d(nn.Conv1d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """Maps (examples, in, length) to (examples, out, shorter length)."""
         read = input[:, :, :: self.stride[0]]
-        return functional.conv1d(read, self.weight, self.bias, groups=self.groups)
+        return nn.functional.conv1d(read, self.weight, self.bias, groups=self.groups)
 
 
 class SamplingConv2d(nn.Conv2d):
@@ -181,7 +180,7 @@ class SamplingConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """Maps (examples, in, height, width) to (examples, out, smaller extents)."""
         read = input[:, :, :: self.stride[0], :: self.stride[1]]
-        return functional.conv2d(read, self.weight, self.bias, groups=self.groups)
+        return nn.functional.conv2d(read, self.weight, self.bias, groups=self.groups)
 
 
 class Affine(nn.Module):

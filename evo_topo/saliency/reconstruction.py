@@ -55,6 +55,9 @@ def reconstruct(
     Raises:
         TypeError: When a network comes neither from `build` nor from `inherit`.
     """
+    for network in (model, child_model):
+        if not isinstance(network, GraphModule):
+            raise TypeError(f"expected a network from build or inherit, got {type(network).__name__}")
     child, channels, joint = edit.apply(genome), edit.channel_map(genome), edit.joint(genome)
     counterparts = {node.name: node.name for node in child.nodes if node.name in genome.by_name}
     if joint is not None:
