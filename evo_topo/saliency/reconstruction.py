@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from evo_topo.edits import SingleEdit
 from evo_topo.genome import Genome, Node
