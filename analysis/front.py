@@ -56,7 +56,7 @@ class FrontInfo(Struct, frozen=True):
     Attributes:
         run: Name of the run folder.
         individuals: Everyone ever measured.
-        front: The Pareto front of the final population, by FLOPs.
+        front: The front that the run ended with, or of the last population, by FLOPs.
         founder: The founder, where it was measured.
         trained_founder: The founder trained on as many examples as the front, where it was measured.
         generations: Numbers of the finished generations.
@@ -90,11 +90,12 @@ def front_info(run: Run) -> FrontInfo:
     populations = {g: [points[i] for i in ids if i in points] for g, ids in run.populations.items()}
     final = read_json(run.folder / "front.json", list[Measured])
     if final is None:
-        final = [Measured(p.id, p.accuracy, p.flops) for p in populations[max(populations)]]
+        last = populations[max(populations)]
+        final = pareto_front(Measured(p.id, p.accuracy, p.flops) for p in last)
     return FrontInfo(
         run=run.folder.resolve().name,
         individuals=list(points.values()),
-        front=pareto_front(final),
+        front=sorted(final, key=lambda point: point.flops),
         founder=points.get(run.founder.id),
         trained_founder=read_json(run.folder / "founder.json", Measured),
         generations=sorted(populations),

@@ -2,8 +2,8 @@
 
 Prunes of all kinds are sampled with probability inverse to what they are predicted to cost per FLOP saved,
 growths with probability proportional to what they promise per FLOP; splits go to the units of highest
-saliency per FLOP. The size of an edit of units, a share of the parent's FLOPs, is drawn first. Some prunes
-become trades.
+saliency per FLOP. The size, a share of the parent's FLOPs, is drawn first: edits of units come near it, and
+others that save less than half of it stand back. Some prunes become trades.
 Controls (`random_prices`, and magnitude in `saliency`) differ in the price list alone.
 """
 
@@ -147,9 +147,18 @@ class _Choice(NamedTuple):
     calibration: Calibration
 
     def prunes(self, target: float) -> Iterator[_Candidate]:
-        """Prunes in the order of a draw with probability inverse to predicted loss per MAC."""
-        candidates = [*self._unit_prunes(target), *self._layer_prunes()]
-        candidates += [c for c in self._priced() if c.size < 0]
+        """Prunes in the order of a draw with probability inverse to predicted loss per MAC.
+
+        Those that save far less than the target come last: loss rises faster than what is saved, so the
+        smallest steps would always look best, and a search of many small steps does not get far.
+        """
+        small, large = [], []
+        for candidate in chain(self._unit_prunes(target), self._layer_prunes(), self._priced()):
+            if candidate.size < 0:
+                (small if -candidate.size < target / 2 else large).append(candidate)
+        return chain(self._drawn(large), self._drawn(small))
+
+    def _drawn(self, candidates: list[_Candidate]) -> Iterator[_Candidate]:
         rates = [self._value(c) / max(abs(c.size), 1) for c in candidates]
         floor = 1e-3 * max([0.0, *rates]) or 1.0
         # The order of log-price plus Gumbel noise is a draw without replacement, P ~ 1 / price.

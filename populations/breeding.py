@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,10 @@ from populations.config import Config
 from populations.development import Order
 from populations.fitness import Member
 from populations.individual import Individual, Outcome
+
+
+TRIES = 8
+"""Mutations that are drawn until one gives a network that is new to the run."""
 
 
 class Birth(NamedTuple):
@@ -62,6 +66,7 @@ def breed(
     id: int,  # noqa: A002
     generation: int,
     calibration: Calibration,
+    known: Container[str] = (),
 ) -> Birth:
     """Plans a child: a parent, and a mutation of it or more training.
 
@@ -73,6 +78,7 @@ def breed(
         id: Its number.
         generation: Its generation.
         calibration: What predictions came to so far.
+        known: Fingerprints of networks that were tried before: a mutation that leads there is drawn again.
     """
     seed = derive_seed(config.seed, "breed", id)
     rng = random.Random(seed)
@@ -83,9 +89,12 @@ def breed(
         return further_training(parent, id, generation)
     try:
         mutate = partial(toolbox.mutate, parent.genome, prices, rng, calibration=calibration)
-        proposal = mutate(growth=config.growth)
-        if count_flops(proposal.genome) > ceiling:
-            proposal = mutate(growth=0.0)
+        for _ in range(TRIES):
+            proposal = mutate(growth=config.growth)
+            if count_flops(proposal.genome) > ceiling:
+                proposal = mutate(growth=0.0)
+            if proposal.genome.fingerprint not in known:
+                break
     except EditError:  # no edit applies: it can still train on
         return further_training(parent, id, generation)
     predicted, promised = proposal.predicted_loss_change, proposal.promise

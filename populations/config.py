@@ -65,6 +65,12 @@ class Config:
     polish_examples: int = 20_000
     """Training examples that each survivor sees after the last generation; 0 for none."""
 
+    polished: int = 6
+    """Most survivors that are trained on after the last generation: those that span the front."""
+
+    polish_share: float = 0.5
+    """Share of a timed run that is left for them; they train for as long as it allows, at least as above."""
+
     seed: int = 0
     """Seed of everything; on CPU the same seed gives the same lineage."""
 
@@ -107,7 +113,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.generations is None and self.minutes is None:
             raise ConfigError("expected generations or minutes, got neither")
-        for name in ("parents", "offspring", "founder_examples", "probe_examples", "threads"):
+        for name in ("parents", "offspring", "founder_examples", "polished", "probe_examples", "threads"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("polish_examples", "ahead"):
             self._check(name, getattr(self, name) >= 0, "at least 0")
@@ -117,7 +123,7 @@ class Config:
         self._check("inherited_rate", 0 < self.inherited_rate <= 1, "above 0, at most 1")
         self._check("ceiling", self.ceiling is None or self.ceiling > 0, "a positive number")
         self._check("minutes", self.minutes is None or 0 < self.minutes < 1e6, "a positive number")
-        for name in ("accuracy_floor", "growth", "train_on", "example_exponent"):
+        for name in ("accuracy_floor", "growth", "train_on", "example_exponent", "polish_share"):
             self._check(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
 
     def _check(self, name: str, fine: bool, expected: str) -> None:

@@ -135,6 +135,7 @@ def _develop(order: Order, device: torch.device, started: float) -> Outcome:
         correct=f"{_as_bits(measured.correct):x}",
         examples=result.examples,
         flops=3 * count_flops(genome) * result.examples,
+        training_seconds=result.seconds,
         device=str(device),
         weights_sha256=save_weights(model, weights_path(run_dir, order.id)),
         prices=prices,

@@ -39,11 +39,11 @@ from populations.breeding import (
 from populations.calibrating import calibration_of
 from populations.config import Config
 from populations.development import Order, outcome_path, weights_path
-from populations.fitness import Member, estimated_accuracies, fold_accuracy, pareto_front
+from populations.fitness import Member, chance_of, estimated_accuracies, pareto_front, spread_front
 from populations.individual import Individual
 from populations.lineage import Lineage
 from populations.progress import Progress, Report
-from populations.timing import last_phases_seconds
+from populations.timing import last_phases_seconds, most_that_fit
 from populations.workers import Crew, Slots
 
 REFERENCE_ID = -1
@@ -104,6 +104,7 @@ class Evolution:
         self.crew = Crew(slots)
         self.report = report
         self.individuals = {individual.id: individual for individual in lineage.individuals()}
+        self._known: set[str] = set()  # fingerprints of all networks that were bred before the next child
         self.born = Counter(individual.generation for individual in self.individuals.values())
         self.failed = sum(not individual.is_alive for individual in self.individuals.values())
         self._recent = deque([*self.individuals.values()], RECENT)
@@ -140,10 +141,10 @@ class Evolution:
         return time.perf_counter() - self.begun
 
     def front(self) -> list[Individual]:
-        """The population's Pareto front on all validation examples, by rising FLOPs."""
-        floor = self.config.accuracy_floor
-        able = [i for i in self.population if self._accuracy(i) >= floor] or self.population
-        return pareto_front(able, self._accuracy, lambda individual: individual.flops)
+        """The population's Pareto front by estimated accuracies on all validation examples, by rising FLOPs."""
+        pairs, floor = self._estimated(), self.config.accuracy_floor
+        able = [pair for pair in pairs if pair[1] >= floor] or pairs
+        return [individual for individual, _ in pareto_front(able, _accuracy, _flops)]
 
     def run(self) -> None:
         """Evolves until the generations are done or the time is up, then polishes the survivors."""
@@ -169,6 +170,8 @@ class Evolution:
     def _evolve(self) -> None:
         """Breeds whenever a worker has room and the population to breed from is known."""
         waiting: deque[Birth] = deque()  # bred, and not selected upon yet
+        first = self._first_id(self.generation + 1)
+        self._known = {i.genome.fingerprint for i in self.individuals.values() if i.id < first}
         places = self._places()
         place = next(places, None)
         self._report(self.generation + 1, self.config.offspring)
@@ -205,7 +208,11 @@ class Evolution:
             self._calibration = calibration_of(known)
         ceiling = math.inf if self.config.ceiling is None else self.config.ceiling * count_flops(self.founder)
         members, learned = self._parents, self._calibration
-        return breed(self.config, self.toolbox, members, ceiling, place.id, place.generation, learned)
+        birth = breed(
+            self.config, self.toolbox, members, ceiling, place.id, place.generation, learned, self._known
+        )
+        self._known.add(birth.genome.fingerprint)
+        return birth
 
     def _select_finished(self, waiting: deque[Birth], is_last: bool) -> None:
         """Selects upon every generation, in turn, whose children are all developed."""
@@ -224,7 +231,7 @@ class Evolution:
 
         The founder for comparison trains beside them. The most costly come first: none is waited for alone.
         """
-        generation, examples = self.generation + 1, self.config.polish_examples
+        generation, examples = self.generation + 1, self._polish_examples()
         phase, ids = "polishing the survivors", count(self._first_id(generation))
         births = [further_training(parent, next(ids), generation) for parent in self.promising()]
         self._report(generation, len(births), phase)
@@ -238,11 +245,17 @@ class Evolution:
         self._select(generation, births, is_polish=True)
 
     def promising(self) -> list[Individual]:
-        """The front by estimated accuracies: nobody leaves it because another one was lucky."""
+        """Who spans the front; nobody is left out because another one was lucky."""
+        pairs = self._estimated()
+        tolerance = chance_of([accuracy for _, accuracy in pairs], self.num_validation)
+        spread = spread_front(pairs, _accuracy, _flops, tolerance, self.config.polished)
+        return [individual for individual, _ in spread]
+
+    def _estimated(self) -> list[tuple[Individual, float]]:
+        """The population with its accuracies on all validation examples, drawn towards what losses tell."""
         everything = (1 << self.num_validation) - 1
         accuracies = estimated_accuracies(self.population, self.num_validation, everything)
-        pairs = list(zip(self.population, accuracies, strict=True))
-        return [individual for individual, _ in pareto_front(pairs, lambda p: p[1], lambda p: p[0].flops)]
+        return list(zip(self.population, accuracies, strict=True))
 
     def _first_id(self, generation: int) -> int:
         """The first id of a generation, whether some of its children are developed already or not."""
@@ -338,9 +351,24 @@ class Evolution:
     def _scaled(self, examples: int, genome: Genome) -> int:
         return scaled_examples(examples, genome, self.founder, self.config.example_exponent)
 
+    def _polish_examples(self) -> int:
+        """Training examples of a survivor in the polish, before scaling: in a timed run, what time allows."""
+        least = self.config.polish_examples
+        if self.config.minutes is None:
+            return least
+        left = 60 * self.config.minutes - END_SECONDS - self.elapsed
+        return most_that_fit(self._last_seconds, left, least)
+
     def _reserve(self) -> float:
-        """Seconds that the last phases take."""
-        examples, slots = self.config.polish_examples, len(self.crew.slots.devices)
+        """Seconds that are kept for the last phases."""
+        least = self._last_seconds(self.config.polish_examples)
+        if self.config.minutes is None or not self.config.polish_examples:
+            return least
+        return max(least, self.config.polish_share * 60 * self.config.minutes)
+
+    def _last_seconds(self, examples: int) -> float:
+        """Seconds that the last phases take with so many examples of polish, before scaling."""
+        slots = len(self.crew.slots.devices)
         reference = self.reference_order(examples).recipe.examples
         polish = partial(self._scaled, examples)
         return last_phases_seconds(self.promising(), self.individuals[0], polish, reference, slots)
@@ -363,15 +391,12 @@ class Evolution:
         child = fmean(individual.outcome.seconds for individual in self._recent)
         return max(0, left) * child / slots + self._reserve()
 
-    def _accuracy(self, individual: Individual) -> float:
-        return fold_accuracy(individual, self.num_validation)
-
     def report_phase(self, phase: str) -> None:
         """Reports what is being done after the last generation."""
         self._report(self.generation, max(1, self.born[self.generation]), phase)
 
     def _report(self, generation: int, children: int, phase: str | None = None) -> None:
-        front = [(i.id, self._accuracy(i), i.flops) for i in self.front()] if self.population else []
+        front = [(i.id, i.outcome.accuracy or 0.0, i.flops) for i in self.front()] if self.population else []
         self.report(
             Progress(
                 phase=phase or ("evolving" if generation else "training the founder"),
@@ -386,3 +411,11 @@ class Evolution:
                 remaining=self._remaining(generation, children),
             )
         )
+
+
+def _accuracy(pair: tuple[Individual, float]) -> float:
+    return pair[1]
+
+
+def _flops(pair: tuple[Individual, float]) -> float:
+    return pair[0].flops

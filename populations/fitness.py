@@ -102,6 +102,41 @@ def estimated_accuracies(individuals: Sequence[Individual], num_validation: int,
     return [float(accuracy) for accuracy in expected + trust * (measured - expected)]
 
 
+def chance_of(accuracies: Sequence[float], num_validation: int) -> float:
+    """Standard error of a difference between two such accuracies, were they measured on other examples."""
+    variance = sum(accuracy * (1 - accuracy) for accuracy in accuracies) / len(accuracies)
+    return math.sqrt(2 * variance / num_validation)
+
+
+def spread_front(
+    items: Sequence[T],
+    accuracy: Callable[[T], float],
+    cost: Callable[[T], float],
+    tolerance: float,
+    most: int,
+) -> list[T]:
+    """Items near the Pareto front that span it, by rising cost.
+
+    Args:
+        items: To choose from.
+        accuracy: Of an item.
+        cost: Of an item.
+        tolerance: An item stays if no cheaper one is more accurate by more than this.
+        most: Number of items to keep; of the two nearest in cost (as a ratio) the less accurate goes.
+    """
+    kept: list[T] = []
+    best = -math.inf
+    for item in sorted(items, key=lambda item: (cost(item), -accuracy(item))):
+        if accuracy(item) > best - tolerance:
+            kept.append(item)
+        best = max(best, accuracy(item))
+    while len(kept) > most:
+        sizes = [math.log(max(cost(item), 1)) for item in kept]
+        nearest = min(range(len(kept) - 1), key=lambda i: sizes[i + 1] - sizes[i])
+        del kept[min(nearest, nearest + 1, key=lambda i: accuracy(kept[i]))]
+    return kept
+
+
 def pareto_front(items: Sequence[T], accuracy: Callable[[T], float], cost: Callable[[T], float]) -> list[T]:
     """The items that no other one beats on accuracy and cost, by rising cost; the first of equals."""
     front: list[T] = []

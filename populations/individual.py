@@ -35,6 +35,7 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
         examples: Training examples seen.
         flops: Training FLOPs: examples x 3 (forward, and backward twice that) x FLOPs of the genome.
         seconds: Wall-clock of the whole development.
+        training_seconds: Of these, what training took.
         device: Where it was trained.
         weights_sha256: Digest of the weights' file.
         prices: Predicted loss changes of edits of this network.
@@ -51,6 +52,7 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
     examples: Count = 0
     flops: Count = 0
     seconds: Duration = 0.0
+    training_seconds: Duration = 0.0
     device: str = ""
     weights_sha256: str = ""
     prices: Prices | None = None

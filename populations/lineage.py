@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS individual (
     examples INTEGER NOT NULL,
     training_flops INTEGER NOT NULL,
     seconds REAL NOT NULL,
+    training_seconds REAL NOT NULL,
     inherited_examples INTEGER NOT NULL,
     inherited_training_flops INTEGER NOT NULL,
     inherited_seconds REAL NOT NULL,
@@ -241,6 +242,7 @@ def _to_row(individual: Individual) -> dict[str, Any]:
         "examples": outcome.examples,
         "training_flops": outcome.flops,
         "seconds": outcome.seconds,
+        "training_seconds": outcome.training_seconds,
         "inherited_examples": individual.inherited_examples,
         "inherited_training_flops": individual.inherited_flops,
         "inherited_seconds": individual.inherited_seconds,
@@ -284,6 +286,7 @@ _OUTCOME_COLUMNS = (
     "correct",
     "examples",
     "seconds",
+    "training_seconds",
     "device",
     "weights_sha256",
 )

@@ -24,11 +24,30 @@ def last_phases_seconds(
         reference_examples: Training examples of the founder for comparison.
         slots: Children developed at once.
     """
-    polish = [_pace(i.outcome) * polish_examples(i.genome) for i in population]
-    reference = _pace(founder.outcome) * reference_examples
+    polish = [_seconds(i.outcome, polish_examples(i.genome)) for i in population]
+    reference = _seconds(founder.outcome, reference_examples)
     return max(reference, *polish, (sum(polish) + reference) / slots)
 
 
-def _pace(outcome: Outcome) -> float:
-    """Seconds per training example, all else that a development takes included."""
-    return outcome.seconds / max(outcome.examples, 1)
+def most_that_fit(seconds: Callable[[int], float], limit: float, at_least: int) -> int:
+    """The largest number of examples that takes no longer than a time limit, to about a percent.
+
+    Args:
+        seconds: What a number of examples takes; rises.
+        limit: In seconds.
+        at_least: The answer where not even this many fit.
+    """
+    examples, step = at_least, 2.0
+    while step > 1.01:
+        more = round(step * max(examples, 1))
+        if more > examples and seconds(more) <= limit:
+            examples = more
+        else:
+            step **= 0.5
+    return examples
+
+
+def _seconds(outcome: Outcome, examples: int) -> float:
+    """What a development like this one would take with another number of training examples."""
+    per_example = outcome.training_seconds / max(outcome.examples, 1)
+    return outcome.seconds - outcome.training_seconds + per_example * examples

@@ -8,7 +8,14 @@ from deap import tools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from populations.fitness import Member, estimated_accuracies, fold_accuracy, pareto_front
+from populations.fitness import (
+    Member,
+    chance_of,
+    estimated_accuracies,
+    fold_accuracy,
+    pareto_front,
+    spread_front,
+)
 from populations.individual import Individual, Outcome
 from tests.small import small_founder
 
@@ -32,6 +39,36 @@ def test_pareto_front_equals_the_definition(points):
     assert set(front) == best
     assert len(front) == len(best)
     assert all(a[1] < b[1] for a, b in itertools.pairwise(front))
+
+
+POINTS = st.lists(st.tuples(st.integers(0, 20), st.integers(1, 1000)), min_size=1, max_size=12, unique=True)
+
+
+@given(POINTS, st.integers(0, 5), st.integers(1, 6))
+def test_a_spread_front_is_short_and_near_the_front(points, tolerance, most):
+    spread = spread_front(points, lambda p: p[0], lambda p: p[1], tolerance, most)
+    near = [p for p in points if all(q[0] - tolerance < p[0] for q in points if q[1] < p[1])]
+    assert len(spread) == min(most, len(spread_front(points, lambda p: p[0], lambda p: p[1], tolerance, 99)))
+    assert set(spread) <= set(near)
+    assert spread == sorted(spread, key=lambda p: p[1])
+
+
+def test_of_the_two_nearest_in_cost_the_less_accurate_goes():
+    points = [(0.90, 100), (0.91, 110), (0.92, 1000), (0.93, 9000)]
+    for most, expected in ((3, points[1:]), (2, points[2:]), (1, points[3:])):
+        got = spread_front(points, lambda p: p[0], lambda p: p[1], 0.0, most)
+        assert got == (expected if most != 2 else [points[1], points[3]])
+    assert spread_front([(0.9, 100), (0.895, 200)], lambda p: p[0], lambda p: p[1], 0.01, 6) != [(0.9, 100)]
+
+
+def test_chance_is_what_repeated_measurements_show():
+    rng = random.Random(0)
+    gaps = [
+        sum(rng.random() < 0.9 for _ in range(50)) - sum(rng.random() < 0.9 for _ in range(50))
+        for _ in range(4000)
+    ]
+    spread = math.sqrt(math.fsum((gap / 50) ** 2 for gap in gaps) / len(gaps))
+    assert chance_of([0.9, 0.9], 50) == pytest.approx(spread, rel=0.05)
 
 
 def measured(accuracy: float, count: int, rng: random.Random) -> Individual:

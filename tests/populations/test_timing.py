@@ -1,24 +1,37 @@
 import pytest
 
 from populations.individual import Individual, Outcome
-from populations.timing import last_phases_seconds
+from populations.timing import last_phases_seconds, most_that_fit
 from tests.small import small_founder
 
 
 def individual(seconds: float) -> Individual:
-    outcome = Outcome("ok", examples=100, seconds=seconds)
+    outcome = Outcome("ok", examples=100, seconds=seconds + 0.5, training_seconds=seconds)
     return Individual(0, None, 0, None, small_founder(), None, None, 0, 0, 0.0, outcome)
 
 
 @pytest.mark.parametrize(
     ("slots", "expected"),
     [
-        (1, 10 + 20 + 60),  # one after the other
-        (2, 60),  # all others fit beside the reference
-        (8, 60),  # no more slots help the longest
+        (1, 10.5 + 20.5 + 60.5),  # one after the other
+        (2, 60.5),  # all others fit beside the reference
+        (8, 60.5),  # no more slots help the longest
     ],
 )
 def test_the_longest_bounds_the_last_phases(slots, expected):
     population = [individual(1.0), individual(2.0)]
     seconds = last_phases_seconds(population, individual(3.0), lambda _: 1000, 2000, slots)
     assert seconds == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("limit", "at_least"), [(100.0, 1), (100.0, 700), (3.0, 50), (1e6, 10)])
+def test_as_many_examples_as_fit_are_found(limit, at_least):
+    def seconds(examples):
+        return 5.0 + max(examples, 200) / 10
+
+    found = most_that_fit(seconds, limit, at_least)
+    if seconds(at_least) > limit:
+        assert found == at_least
+    else:
+        assert found >= at_least
+        assert 0.97 * limit < seconds(found) <= limit
