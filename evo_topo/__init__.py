@@ -9,10 +9,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from evo_topo.cost import activation_bytes, count_flops, count_macs, count_params
+from evo_topo.cost import activation_bytes, count_bops, count_flops, count_macs, count_params, parameter_bits
 from evo_topo.edits import (
+    Binarise,
+    Debinarise,
     Edit,
     EditError,
+    GrowConnections,
+    PruneConnections,
     PruneLayer,
     PruneUnits,
     SplitLayer,
@@ -50,13 +54,17 @@ _TORCH_PART = {
 }
 
 __all__ = [
+    "Binarise",
+    "Debinarise",
     "Edit",
     "EditError",
     "Genome",
     "GenomeError",
+    "GrowConnections",
     "Node",
     "Prices",
     "Proposal",
+    "PruneConnections",
     "PruneLayer",
     "PruneUnits",
     "Recipe",
@@ -67,6 +75,7 @@ __all__ = [
     "UnitPrices",
     "activation_bytes",
     "build",
+    "count_bops",
     "count_flops",
     "count_macs",
     "count_params",
@@ -78,6 +87,7 @@ __all__ = [
     "load_dataset",
     "obd_prices",
     "obd_saliency",
+    "parameter_bits",
     "propose",
     "random_edit",
     "random_prices",

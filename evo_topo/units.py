@@ -29,7 +29,8 @@ class UnitGroup(NamedTuple):
     Attributes:
         name: Name of the first node that makes them.
         makers: For each node that makes them: for each unit, its output channels there.
-        splittable: For each unit, whether repeating it keeps all tied channels aligned.
+        splittable: For each unit, whether repeating it keeps all tied channels aligned, and all that
+            read it can share their weights among the copies.
     """
 
     name: str
@@ -156,7 +157,8 @@ class _Finder:
                 held = of_slot[slots.start : slots.stop]
                 if any(held):
                     placed.setdefault(home[maker], {})[maker] = _channels_by_unit(held, width)
-        stuck = {unit_of[root] for root in self._misaligned(roots) if root in unit_of}
+        bound = self._misaligned(roots) | self._read_as_signs(roots)
+        stuck = {unit_of[root] for root in bound if root in unit_of}
         groups = {
             name: UnitGroup(name, makers, tuple([(name, u) not in stuck for u in range(widths[name])]))
             for name, makers in placed.items()
@@ -183,6 +185,15 @@ class _Finder:
                     first, second = sorted((a, b), key=lambda maker: self.slots[maker].start)
                     up[second] = first
         return {maker: find(maker) for maker in up}
+
+    def _read_as_signs(self, roots: list[int]) -> set[int]:
+        """Units that a binary layer mixes: of a weight of +-1 there are no shares."""
+        return {
+            roots[slot]
+            for node in self.genome.nodes
+            if mixes_units(node) and node.op.binary
+            for slot in self.layout[node.inputs[0]]
+        }
 
     def _misaligned(self, roots: list[int]) -> set[int]:
         """Units whose repetition would misalign channels that are tied or read in blocks.

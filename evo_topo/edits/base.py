@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import msgspec
 from msgspec import Struct
 
 from evo_topo.genome import Genome, GenomeError, Node
+from evo_topo.ops import Conv, Linear
 
 
 class EditError(ValueError):
     """An edit does not apply to a genome; the message says why."""
+
+
+class RandomSource(Protocol):
+    """Anything that draws uniform numbers from [0, 1): random.Random or a NumPy Generator."""
+
+    def random(self) -> float: ...
 
 
 class Edit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="edit"):
@@ -50,3 +57,20 @@ def child_of(nodes: tuple[Node, ...], edit: Edit) -> Genome:
         return Genome(nodes)
     except GenomeError as error:
         raise EditError(f"{edit.describe()}: the child is not valid: {error}") from None
+
+
+def weighted_layer(genome: Genome, layer: str) -> Conv | Linear:
+    """The Conv or Linear of a name.
+
+    Raises:
+        EditError: When there is no such node.
+    """
+    node = genome.by_name.get(layer)
+    if node is None or not isinstance(node.op, Conv | Linear):
+        raise EditError(f"there is no Conv or Linear node {layer!r}")
+    return node.op
+
+
+def with_op(genome: Genome, name: str, op: Conv | Linear) -> tuple[Node, ...]:
+    """The nodes, one of them with another operation."""
+    return tuple([Node(name, op, node.inputs) if node.name == name else node for node in genome.nodes])

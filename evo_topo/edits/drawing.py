@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from math import prod
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from evo_topo.edits.base import EditError
+from evo_topo.edits.base import EditError, RandomSource
+from evo_topo.edits.connection_edits import (
+    GrowConnections,
+    PruneConnections,
+    legal_connection_edits,
+    random_connection_edits,
+)
 from evo_topo.edits.layer_edits import PruneLayer, SplitLayer, is_idempotent, layer_chain
+from evo_topo.edits.precision_edits import Binarise, Debinarise, legal_precision_edits
 from evo_topo.edits.unit_edits import PruneUnits, SplitUnits, spare_units
 from evo_topo.genome import MAX_NODES, Genome, Node, once_per_genome
 from evo_topo.ops import MAX_CHANNELS, MAX_ELEMENTS, MAX_WIDTH, Conv, Linear
@@ -18,16 +25,19 @@ from evo_topo.units import UnitGroup, is_maker, unit_table
 
 T = TypeVar("T")
 
-AnyEdit = PruneUnits | SplitUnits | PruneLayer | SplitLayer
+AnyEdit = (
+    PruneUnits
+    | SplitUnits
+    | PruneLayer
+    | SplitLayer
+    | PruneConnections
+    | GrowConnections
+    | Binarise
+    | Debinarise
+)
 """Every kind of edit: what a lineage may hold."""
 
 _decoder: msgspec.json.Decoder[AnyEdit] = msgspec.json.Decoder(AnyEdit)
-
-
-class RandomSource(Protocol):
-    """Anything that draws uniform numbers from [0, 1): random.Random or a NumPy Generator."""
-
-    def random(self) -> float: ...
 
 
 def edit_from_json(text: str | bytes) -> AnyEdit:
@@ -53,6 +63,8 @@ def legal_edits(genome: Genome) -> Iterator[AnyEdit]:
             if group.splittable[unit] and (roomy or _applies(split, genome)):
                 yield split
     yield from legal_layer_edits(genome)
+    yield from legal_connection_edits(genome)
+    yield from legal_precision_edits(genome)
 
 
 def legal_layer_edits(genome: Genome) -> Iterator[PruneLayer | SplitLayer]:
@@ -74,7 +86,7 @@ def legal_layer_edits(genome: Genome) -> Iterator[PruneLayer | SplitLayer]:
 
 
 def random_edit(genome: Genome, rng: RandomSource) -> AnyEdit:
-    """Draws a kind of edit, a site and a size, each uniformly (sizes up to half of a group).
+    """Draws a kind of edit, a site and a size, each uniformly (sizes up to half).
 
     Args:
         genome: The parent.
@@ -85,11 +97,15 @@ def random_edit(genome: Genome, rng: RandomSource) -> AnyEdit:
     """
     groups = list(unit_table(genome).groups.values())
     layers = list(legal_layer_edits(genome))
+    precisions = list(legal_precision_edits(genome))
     kinds: list[list[AnyEdit]] = [
         list(_random_unit_edits(genome, groups, rng, PruneUnits)),
         list(_random_unit_edits(genome, groups, rng, SplitUnits)),
         [edit for edit in layers if isinstance(edit, PruneLayer)],
         [edit for edit in layers if isinstance(edit, SplitLayer)],
+        *random_connection_edits(genome, rng),
+        [edit for edit in precisions if isinstance(edit, Binarise)],
+        [edit for edit in precisions if isinstance(edit, Debinarise)],
     ]
     candidates = [kind for kind in kinds if kind]
     if not candidates:

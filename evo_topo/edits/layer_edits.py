@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from evo_topo.edits.base import Edit, EditError, child_of
+from evo_topo.edits.base import Edit, EditError, child_of, weighted_layer
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import Activation, Conv, Linear, Norm
 
@@ -94,9 +94,7 @@ def layer_chain(genome: Genome, layer: str) -> list[str]:
     Raises:
         EditError: When there is no such Conv or Linear.
     """
-    node = genome.by_name.get(layer)
-    if node is None or not isinstance(node.op, Conv | Linear):
-        raise EditError(f"there is no Conv or Linear node {layer!r}")
+    weighted_layer(genome, layer)
     chain = [layer]
     for kind in (Norm, Activation):
         readers = genome.readers[chain[-1]]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Annotated, ClassVar
 
-import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from evo_topo.edits.base import Edit, EditError, child_of
+from evo_topo.edits.connection_edits import with_fan_in
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import Conv, Linear
 from evo_topo.units import UnitGroup, channel_origins, unit_table
@@ -63,8 +64,8 @@ class SplitUnits(Edit, frozen=True, tag="split_units"):
             for unit in twice:
                 if not group.splittable[unit]:
                     raise EditError(
-                        f"unit {unit} of {group.name!r} cannot be split: its copies "
-                        "would not stay aligned with the channels tied to it"
+                        f"unit {unit} of {group.name!r} cannot be split: its copies would not stay aligned "
+                        "with the channels tied to it, or a binary layer reads it, whose weights have no share"
                     )
             repeated[group.name] = [unit for unit in range(group.width) for _ in range(1 + (unit in twice))]
         return repeated
@@ -104,16 +105,27 @@ def _with_units(genome: Genome, edit: PruneUnits | SplitUnits) -> Genome:
     nodes = []
     for node in genome.nodes:
         op = node.op
-        if isinstance(op, Linear):
-            op = Linear(len(origins[node.name]), op.bias)
-        elif isinstance(op, Conv):
-            source = node.inputs[0]
-            groups = op.groups
-            if groups > 1:  # its blocks keep their size, their number follows the units
-                groups = len(origins[source]) * groups // genome.shapes[source][0]
-            op = msgspec.structs.replace(op, out_channels=len(origins[node.name]), groups=groups)
+        if isinstance(op, Conv | Linear):
+            read, before = len(origins[node.inputs[0]]), genome.shapes[node.inputs[0]][0]
+            if isinstance(op, Linear):
+                wide = replace(op, out_features=len(origins[node.name]))
+            else:  # the blocks of a grouped one keep their size, their number follows the units
+                groups = op.groups if op.groups == 1 else read * op.groups // before
+                wide = replace(op, out_channels=len(origins[node.name]), groups=groups)
+            op = with_fan_in(wide, _fan_in_after(op, op.dense_fan_in(before), wide.dense_fan_in(read)), read)
         nodes.append(node if op == node.op else Node(node.name, op, node.inputs))
     return child_of(tuple(nodes), edit)
+
+
+def _fan_in_after(op: Conv | Linear, dense: int, dense_after: int) -> int:
+    """Connections per unit after its possible ones went from `dense` to `dense_after`.
+
+    The genome does not know the mask, so the rule is one that holds for every mask and keeps the function:
+    a prune keeps the number of connections while there is room (where one was cut, another starts at
+    zero), a split keeps the number of masked ones (those of the new columns are all there).
+    """
+    before = op.fan_in or dense
+    return min(before + max(dense_after - dense, 0), dense_after)
 
 
 def _describe_units(verb: str, units: UnitSets) -> str:
