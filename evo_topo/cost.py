@@ -16,7 +16,6 @@ from evo_topo.genome import Genome, Node, once_per_genome
 from evo_topo.ops import Conv, Linear, Output
 from evo_topo.units import mixes_units, unit_table
 
-
 BOPS_PER_MAC = 64
 """Binary operations that take the time of one MAC: one 64-bit instruction (XNOR-Net, 2016, sec. 4.1)."""
 

@@ -2,7 +2,9 @@
 
 Output rows are gathered by the map of a tensor's own units. Input columns are gathered by the map of
 the units they read, and the copies of a column share its weight (the shares sum to one). Nodes that the
-parent lacks start as the identity. Weights and BatchNorm statistics go through the same gathering.
+parent lacks start as the identity. Weights, masks and BatchNorm statistics go through the same gathering.
+Where a sparse layer then has fewer connections than its genome says, or more, some are added at zero
+or masked.
 """
 
 from __future__ import annotations
@@ -10,14 +12,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from evo_topo.edits import AnyEdit, SplitUnits
+from evo_topo.binary import binarised, debinarised
+from evo_topo.edits import AnyEdit, GrowConnections, PruneConnections, SplitUnits
 from evo_topo.genome import Genome, Node
+from evo_topo.masked import MASKED
 from evo_topo.ops import Conv, Linear, Norm
 from evo_topo.phenotype import build, in_mode
+from evo_topo.saliency import kernel_gradient, weight_obd
 from evo_topo.units import channel_origins, mixes_units
 
 
-def inherit(model: nn.Module, genome: Genome, edit: AnyEdit, probe: Tensor | None = None) -> nn.Module:
+def inherit(
+    model: nn.Module,
+    genome: Genome,
+    edit: AnyEdit,
+    probe: Tensor | None = None,
+    targets: Tensor | None = None,
+) -> nn.Module:
     """Builds the child of an edit with the parent's trained state.
 
     In evaluation mode the child of a split computes what its parent does, and the child of a prune
@@ -29,7 +40,10 @@ def inherit(model: nn.Module, genome: Genome, edit: AnyEdit, probe: Tensor | Non
         edit: The mutation.
         probe: Optional network inputs ``(examples, *genome.input_shape)``. The statistics of an
             inserted BatchNorm are taken from them, so that it is close to the identity in training
-            mode as well; without them it is so in evaluation mode only.
+            mode as well; without them it is so in evaluation mode only. `PruneConnections` takes OBD's
+            curvature from them.
+        targets: Optional class of each example of the probe (examples,), for the gradient by which
+            `GrowConnections` chooses.
 
     Returns:
         The child's network, ``build(edit.apply(genome))`` with inherited state, on the parent's
@@ -53,12 +67,10 @@ def inherit(model: nn.Module, genome: Genome, edit: AnyEdit, probe: Tensor | Non
                 inserted.append(node)
                 _set_identity(child_model, node)
             elif isinstance(node.op, Conv | Linear | Norm):
-                _gather(
-                    model.get_submodule(node.name),
-                    child_model.get_submodule(node.name),
-                    *_channels(parent, origins),
-                    first_share,
-                )
+                source, target = (m.get_submodule(node.name) for m in (model, child_model))
+                _gather(source, target, *_channels(parent, origins), first_share)
+                if isinstance(target, MASKED):
+                    target.set_connections(*_criteria(model, node.name, edit, probe, targets))
     child_model.train(model.training)
     for node in inserted:
         if isinstance(node.op, Norm) and probe is not None:
@@ -81,15 +93,41 @@ def _gather(
     first_share: float,
 ) -> None:
     """Copies parameters and buffers: rows by index, columns by index times their share."""
-    state = dict(source.state_dict())
+    state = _state_for(target, source)
     for name, value in target.state_dict().items():
         parent = state[name]
         if parent.dim() > 0 and rows is not None:
             parent = parent[rows]
         if parent.dim() > 1 and columns is not None:
-            shares = _shares(columns, first_share).to(parent)
-            parent = parent[:, columns] * shares.view(-1, *[1] * (parent.dim() - 2))
+            parent = parent[:, columns]
+            if parent.is_floating_point():  # a mask has no shares
+                shares = _shares(columns, first_share).to(parent)
+                parent = parent * shares.view(-1, *[1] * (parent.dim() - 2))
         value.copy_(parent)
+
+
+def _state_for(target: nn.Module, source: nn.Module) -> dict[str, Tensor]:
+    """The source's state in the terms of a target that may be of another precision or newly sparse."""
+    state, names = dict(source.state_dict()), target.state_dict().keys()
+    if "scale" in names and "scale" not in state:
+        state = binarised(state)
+    elif "scale" in state and "scale" not in names:
+        state = debinarised(state)
+    if "mask" in names and "mask" not in state:
+        state["mask"] = torch.ones_like(state["weight"], dtype=torch.bool)
+    return state
+
+
+def _criteria(
+    model: nn.Module, layer: str, edit: AnyEdit, probe: Tensor | None, targets: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """What decides which connections a layer keeps and which it grows; None is magnitude, or chance."""
+    if probe is None or not isinstance(edit, PruneConnections | GrowConnections) or edit.layer != layer:
+        return None, None
+    if isinstance(edit, GrowConnections):
+        return None, None if targets is None else kernel_gradient(model, layer, probe, targets).abs()
+    name = f"{layer}.weight"
+    return weight_obd(model, probe, "sampled", names=[name])[name] if edit.criterion == "obd" else None, None
 
 
 def _shares(columns: list[int], first_share: float) -> Tensor:
@@ -142,5 +180,6 @@ def _match_statistics(model: nn.Module, norm: nn.Module, probe: Tensor) -> None:
     assert norm.running_var is not None
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance)
-    norm.bias.copy_(mean)
+    # A hair less than the mean, so that no rounding lifts a ReLU's zero, whose sign a binary layer may read.
+    norm.bias.copy_(mean * (1 - 8 * torch.finfo(mean.dtype).eps))
     norm.weight.copy_((variance + norm.eps).sqrt())

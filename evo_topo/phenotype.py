@@ -5,13 +5,17 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
+from torch.utils.hooks import RemovableHandle
 
+from evo_topo.binary import BinaryConv1d, BinaryConv2d, BinaryLinear
 from evo_topo.genome import Genome, Node
+from evo_topo.masked import MaskedConv1d, MaskedConv2d, MaskedLinear
 from evo_topo.ops import (
     Activation,
     Add,
@@ -25,7 +29,9 @@ from evo_topo.ops import (
     Shape,
 )
 
-_CONV: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d}
+_LAYER: dict[int, Callable[..., nn.Module]] = {0: nn.Linear, 1: nn.Conv1d, 2: nn.Conv2d}
+_MASKED: dict[int, Callable[..., nn.Module]] = {0: MaskedLinear, 1: MaskedConv1d, 2: MaskedConv2d}
+_BINARY: dict[int, Callable[..., nn.Module]] = {0: BinaryLinear, 1: BinaryConv1d, 2: BinaryConv2d}
 _NORM: dict[int, Callable[..., nn.Module]] = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 _POOL: dict[tuple[str, int], Callable[..., nn.Module]] = {
     ("max", 1): nn.MaxPool1d,
@@ -107,7 +113,7 @@ def _module(op: AnyOp, shape: Shape) -> nn.Module | None:
     dims = len(shape) - 1
     match op:
         case Conv():
-            return _CONV[dims](
+            return _layer(op, dims)(
                 shape[0],
                 op.out_channels,
                 op.kernel,
@@ -118,7 +124,7 @@ def _module(op: AnyOp, shape: Shape) -> nn.Module | None:
                 op.bias,
             )
         case Linear():
-            return nn.Linear(shape[0], op.out_features, op.bias)
+            return _layer(op, dims)(shape[0], op.out_features, op.bias)
         case Norm():
             return _NORM[dims](shape[0], eps=op.eps)
         case Activation():
@@ -130,6 +136,28 @@ def _module(op: AnyOp, shape: Shape) -> nn.Module | None:
         case Dropout():
             return nn.Dropout(op.rate)
     return None
+
+
+def _layer(op: Conv | Linear, dims: int) -> Callable[..., nn.Module]:
+    if op.fan_in is not None:
+        return partial(_MASKED[dims], fan_in=op.fan_in)
+    return _BINARY[dims] if op.binary else _LAYER[dims]
+
+
+def hook_reads(model: nn.Module, layer: str, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    """Shows a function what a Conv or Linear multiplies with its weights; what it returns takes the place.
+
+    A real layer multiplies its inputs, a binary one their signs.
+
+    Args:
+        model: A network from `build`.
+        layer: Name of the node.
+        hook: Gets a tensor (batch, channels, ...), and may return another of its shape.
+    """
+    module = model.get_submodule(layer)
+    if isinstance(module, BinaryLinear | BinaryConv1d | BinaryConv2d):
+        return module.sign.register_forward_hook(lambda _, args, signs: hook(signs))
+    return module.register_forward_pre_hook(lambda _, args: hook(args[0]))
 
 
 @contextmanager

@@ -191,7 +191,7 @@ class _Finder:
         return {
             roots[slot]
             for node in self.genome.nodes
-            if mixes_units(node) and node.op.binary
+            if mixes_units(node) and getattr(node.op, "binary", False)
             for slot in self.layout[node.inputs[0]]
         }
 

@@ -102,7 +102,7 @@ def _develop(order: Order, device: torch.device, started: float) -> Outcome:
     run_dir = Path(order.run_dir)
     task = shared_task(run_dir / DATA, str(device))
     probe = probe_split(task, order.probe_examples)
-    genome, model = _conceive(order, task, probe[0], device)
+    genome, model = _conceive(order, task, probe, device)
     inherited = evaluate(model, task.validation, task) if order.parent is not None else None
     result = train(model, task, order.recipe, order.seed, device)
     reestimate_batchnorm(model, task, order.recipe.calibration_examples, order.seed)
@@ -127,7 +127,9 @@ def _develop(order: Order, device: torch.device, started: float) -> Outcome:
     return outcome
 
 
-def _conceive(order: Order, task: Task, probe: Tensor, device: torch.device) -> tuple[Genome, nn.Module]:
+def _conceive(
+    order: Order, task: Task, probe: tuple[Tensor, Tensor] | None, device: torch.device
+) -> tuple[Genome, nn.Module]:
     """Genome and network of the child, with what it inherits."""
     genome = Genome.from_json(order.genome)
     model: nn.Module = build(genome, order.seed)
@@ -139,13 +141,14 @@ def _conceive(order: Order, task: Task, probe: Tensor, device: torch.device) -> 
     if order.edit is None:
         return genome, model
     edit: AnyEdit = edit_from_json(order.edit)
-    return edit.apply(genome), inherit(model, genome, edit, probe[:512])
+    inputs, targets = (part[:512] for part in probe) if probe else (None, None)
+    return edit.apply(genome), inherit(model, genome, edit, inputs, targets)
 
 
 def measure_on_test(order: Order, device: str) -> float:
     """Test accuracy of the order's parent, whose genome and weights the order names."""
     task = shared_task(Path(order.run_dir) / DATA, device)
-    _, model = _conceive(order, task, torch.empty(0), torch.device(device))
+    _, model = _conceive(order, task, None, torch.device(device))
     return evaluate(model, task.test, task).accuracy
 
 

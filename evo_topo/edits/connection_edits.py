@@ -8,7 +8,7 @@ stays so when units come and go. Which weights these are is a matter of inherita
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 from msgspec.structs import replace
@@ -18,7 +18,6 @@ from evo_topo.genome import Genome
 from evo_topo.ops import MAX_ELEMENTS, Conv, Linear
 
 Count = Annotated[int, Meta(ge=1, le=MAX_ELEMENTS)]
-L = TypeVar("L", Conv, Linear)
 
 
 class PruneConnections(Edit, frozen=True, tag="prune_connections"):
@@ -89,17 +88,13 @@ def legal_connection_edits(genome: Genome) -> Iterator[PruneConnections | GrowCo
 
 def random_connection_edits(
     genome: Genome, rng: RandomSource
-) -> tuple[list[PruneConnections], list[GrowConnections]]:
-    """Both kinds, each on every layer that allows it, with up to half of the connections of a unit."""
-    sites = list(connection_sites(genome))
-
-    def half(count: int) -> int:
-        return 1 + int(rng.random() * count / 2)
-
-    return (
-        [PruneConnections(layer, half(present - 1)) for layer, present, _ in sites if present > 1],
-        [GrowConnections(layer, half(masked - 1)) for layer, _, masked in sites if masked],
-    )
+) -> Iterator[PruneConnections | GrowConnections]:
+    """One per kind and layer, each of a random size, up to half of a unit's connections."""
+    for layer, present, masked in connection_sites(genome):
+        if present > 1:
+            yield PruneConnections(layer, 1 + int(rng.random() * (present - 1) / 2))
+        if masked:
+            yield GrowConnections(layer, 1 + int(rng.random() * (masked - 1) / 2))
 
 
 def connection_sites(genome: Genome) -> Iterator[tuple[str, int, int]]:
@@ -116,7 +111,7 @@ def connections(op: Conv | Linear, width: int) -> int:
     return op.fan_in or op.dense_fan_in(width)
 
 
-def with_fan_in(op: L, fan_in: int, width: int) -> L:
+def with_fan_in(op: Conv | Linear, fan_in: int, width: int) -> Conv | Linear:
     """The layer with so many connections per output unit; dense, where these are all."""
     return replace(op, fan_in=None if fan_in == op.dense_fan_in(width) else fan_in)
 

@@ -97,13 +97,15 @@ def random_edit(genome: Genome, rng: RandomSource) -> AnyEdit:
     """
     groups = list(unit_table(genome).groups.values())
     layers = list(legal_layer_edits(genome))
+    connections = list(random_connection_edits(genome, rng))
     precisions = list(legal_precision_edits(genome))
     kinds: list[list[AnyEdit]] = [
         list(_random_unit_edits(genome, groups, rng, PruneUnits)),
         list(_random_unit_edits(genome, groups, rng, SplitUnits)),
         [edit for edit in layers if isinstance(edit, PruneLayer)],
         [edit for edit in layers if isinstance(edit, SplitLayer)],
-        *random_connection_edits(genome, rng),
+        [edit for edit in connections if isinstance(edit, PruneConnections)],
+        [edit for edit in connections if isinstance(edit, GrowConnections)],
         [edit for edit in precisions if isinstance(edit, Binarise)],
         [edit for edit in precisions if isinstance(edit, Debinarise)],
     ]

@@ -65,7 +65,7 @@ class SplitUnits(Edit, frozen=True, tag="split_units"):
                 if not group.splittable[unit]:
                     raise EditError(
                         f"unit {unit} of {group.name!r} cannot be split: its copies would not stay aligned "
-                        "with the channels tied to it, or a binary layer reads it, whose weights have no share"
+                        "with the channels tied to it, or share the weights of a binary layer that reads it"
                     )
             repeated[group.name] = [unit for unit in range(group.width) for _ in range(1 + (unit in twice))]
         return repeated
@@ -107,14 +107,18 @@ def _with_units(genome: Genome, edit: PruneUnits | SplitUnits) -> Genome:
         op = node.op
         if isinstance(op, Conv | Linear):
             read, before = len(origins[node.inputs[0]]), genome.shapes[node.inputs[0]][0]
-            if isinstance(op, Linear):
-                wide = replace(op, out_features=len(origins[node.name]))
-            else:  # the blocks of a grouped one keep their size, their number follows the units
-                groups = op.groups if op.groups == 1 else read * op.groups // before
-                wide = replace(op, out_channels=len(origins[node.name]), groups=groups)
+            wide = _with_widths(op, len(origins[node.name]), read, before)
             op = with_fan_in(wide, _fan_in_after(op, op.dense_fan_in(before), wide.dense_fan_in(read)), read)
         nodes.append(node if op == node.op else Node(node.name, op, node.inputs))
     return child_of(tuple(nodes), edit)
+
+
+def _with_widths(op: Conv | Linear, made: int, read: int, read_before: int) -> Conv | Linear:
+    if isinstance(op, Linear):
+        return replace(op, out_features=made)
+    # The blocks of a grouped convolution keep their size, their number follows the units.
+    groups = op.groups if op.groups == 1 else read * op.groups // read_before
+    return replace(op, out_channels=made, groups=groups)
 
 
 def _fan_in_after(op: Conv | Linear, dense: int, dense_after: int) -> int:

@@ -14,7 +14,7 @@ from evo_topo.saliency.obd import (
     obd_saliency,
     set_saliency,
 )
-from evo_topo.saliency.weights import ggn_diagonal, weight_obd
+from evo_topo.saliency.weights import ggn_diagonal, kernel_gradient, weight_obd
 
 __all__ = [
     "GateProbe",
@@ -27,6 +27,7 @@ __all__ = [
     "cascade",
     "gate_statistics",
     "ggn_diagonal",
+    "kernel_gradient",
     "magnitude",
     "magnitude_prices",
     "masked",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
+from torch.nn.functional import cross_entropy
 
 from evo_topo.phenotype import in_mode
 from evo_topo.saliency.obd import Curvature, hessian_root
@@ -16,6 +19,7 @@ def ggn_diagonal(
     curvature: Curvature = "exact",
     batch_size: int = 32,
     seed: int = 0,
+    names: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
     """Diagonal of the generalised Gauss-Newton matrix of the mean cross-entropy.
 
@@ -29,11 +33,14 @@ def ggn_diagonal(
         curvature: ``exact`` (one backward pass per class) or ``sampled`` (one in all).
         batch_size: Examples whose gradients are held at once.
         seed: Seed of the drawn labels.
+        names: The parameters to look at; by default all of them.
 
     Returns:
         For each parameter by name, a tensor of its shape.
     """
-    parameters = {name: value.detach() for name, value in model.named_parameters()}
+    parameters = {
+        name: value.detach() for name, value in model.named_parameters() if names is None or name in names
+    }
     buffers = dict(model.named_buffers())
     diagonal = {name: torch.zeros_like(value) for name, value in parameters.items()}
     generator = torch.Generator().manual_seed(seed)
@@ -57,7 +64,11 @@ def ggn_diagonal(
 
 
 def weight_obd(
-    model: nn.Module, inputs: Tensor, curvature: Curvature = "exact", seed: int = 0
+    model: nn.Module,
+    inputs: Tensor,
+    curvature: Curvature = "exact",
+    seed: int = 0,
+    names: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
     """Saliency of every weight, ``1/2 h_kk w_k^2`` (eq. 5 of the paper): the predicted loss increase.
 
@@ -68,9 +79,33 @@ def weight_obd(
         inputs: Normalised inputs (examples, *input_shape).
         curvature: ``exact`` or ``sampled``.
         seed: Seed of the drawn labels.
+        names: The parameters to look at; by default all of them.
 
     Returns:
         For each parameter by name, a tensor of its shape.
     """
-    diagonal = ggn_diagonal(model, inputs, curvature, seed=seed)
-    return {name: 0.5 * diagonal[name] * value.detach().square() for name, value in model.named_parameters()}
+    diagonal = ggn_diagonal(model, inputs, curvature, seed=seed, names=names)
+    values = dict(model.named_parameters())
+    return {name: 0.5 * curved * values[name].detach().square() for name, curved in diagonal.items()}
+
+
+def kernel_gradient(model: nn.Module, layer: str, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Gradient of the mean cross-entropy by all weights of a layer, those masked included.
+
+    Args:
+        model: Its network; BatchNorm uses its running statistics.
+        layer: Name of a Conv or Linear node.
+        inputs: Normalised inputs (examples, *input_shape).
+        targets: Class of each example (examples,).
+
+    Returns:
+        A tensor of the shape of the layer's weights.
+    """
+    weight = model.get_submodule(layer).weight
+    assert isinstance(weight, Tensor)
+    values = {f"{layer}.weight": weight.detach().requires_grad_()}
+    if f"{layer}.mask" in dict(model.named_buffers()):  # what is masked is zero, so nothing changes
+        values[f"{layer}.mask"] = torch.ones_like(weight, dtype=torch.bool)
+    with in_mode(model, training=False), torch.enable_grad():
+        loss = cross_entropy(functional_call(model, values, (inputs,)), targets)
+        return torch.autograd.grad(loss, values[f"{layer}.weight"])[0]

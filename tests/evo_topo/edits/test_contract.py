@@ -1,7 +1,9 @@
 """What every kind of edit keeps: a new kind enters by being in `AnyEdit`, with a line in `reference.py`."""
 
 import copy
+import math
 from itertools import islice
+from math import prod
 from typing import get_args
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evo_topo.cost import activation_bytes, count_flops, count_params
+from evo_topo.cost import activation_bytes, count_macs, count_params
 from evo_topo.edits import (
     AnyEdit,
     EditError,
@@ -23,11 +25,11 @@ from evo_topo.edits import (
 )
 from evo_topo.genome import Genome, Node
 from evo_topo.inheritance import inherit
-from evo_topo.ops import Activation, GlobalPool, Linear
+from evo_topo.ops import Activation, Conv, GlobalPool, Linear
 from evo_topo.phenotype import build
 from evo_topo.units import channel_origins, unit_table
 from tests.reference import counted_flops, expected_output, random_inputs, randomised, relative_error
-from tests.strategies import EXAMPLES, Sketch, genome_edits, grouped, resnet
+from tests.strategies import EXAMPLES, Sketch, genome_edits, grouped, versatile
 
 KINDS = get_args(AnyEdit)
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -97,7 +99,30 @@ def test_child_model_is_the_child_genome_and_costs_what_it_says(kind, data):
         name: value.shape for name, value in fresh.items()
     }
     assert sum(p.numel() for p in child_model.parameters()) == count_params(child)
-    assert counted_flops(child, child_model) == count_flops(child)
+    assert torch_macs(child, child_model) == count_macs(child)
+    for node in child.nodes:
+        if getattr(node.op, "fan_in", None):
+            check_mask(child_model.get_submodule(node.name), node.op.fan_in)
+
+
+def torch_macs(genome, model):
+    """MACs as torch counts them, but for those of sparse and binary layers, counted one by one."""
+    total = counted_flops(genome, model) // 2
+    for node in genome.nodes:
+        if isinstance(node.op, Conv | Linear):
+            layer, positions = model.get_submodule(node.name), prod(genome.shapes[node.name][1:])
+            dense = layer.weight.numel() * positions
+            if node.op.fan_in:
+                total += layer.mask.sum().item() * positions - dense
+            elif node.op.binary:
+                total += math.ceil(dense / 64) - dense
+    return total
+
+
+def check_mask(layer, fan_in):
+    assert layer.mask.dtype == torch.bool
+    assert set(layer.mask.flatten(1).sum(1).tolist()) == {fan_in}
+    assert not layer.weight[~layer.mask].any()
 
 
 @given(pair=genome_edits(PruneUnits))
@@ -127,7 +152,7 @@ def test_parent_stays_as_it_is(kind, data):
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("training", [True, False])
 def test_dtype_device_and_mode_are_kept(kind, dtype, device, training):
-    genome = resnet((4, 6), 1, 8)
+    genome = versatile()
     edit = next(edit for edit in legal_edits(genome) if type(edit) is kind)
     model = build(genome).to(device, dtype).train(training)
     child_model = inherit(model, genome, edit)
@@ -138,7 +163,7 @@ def test_dtype_device_and_mode_are_kept(kind, dtype, device, training):
 
 @every_kind
 def test_edits_keep_the_state_they_do_not_touch(kind):
-    genome = resnet((4, 6), 1, 8)
+    genome = versatile()
     edit = next(edit for edit in legal_edits(genome) if type(edit) is kind)
     model = randomised(genome)
     for value in model.state_dict().values():
