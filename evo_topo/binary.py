@@ -1,8 +1,10 @@
 """Binary layers: signs times signs, with straight-through gradients (BinaryNet, Courbariaux et al. 2016).
 
 A binary layer keeps real, *latent* weights, which training moves, and multiplies their signs with the
-signs of its inputs. Padding contributes nothing. The sums, whole numbers, are scaled per output unit, as in
-XNOR-Net (Rastegari et al. 2016), by a learned number that starts as the mean absolute weight (their eq. 6).
+signs of its inputs. Padding contributes nothing. The sums, whole numbers, are scaled per output unit by a
+number that the layer was given at its start: the mean absolute weight, as in XNOR-Net (Rastegari et al.
+2016, eq. 6). Latent weights get the gradient of the scaled signs, as in DoReFa-Net (Zhou et al. 2016, eq.
+8), so that they move as fast as the weights of a real layer do.
 """
 
 from __future__ import annotations
@@ -15,31 +17,32 @@ from torch import Tensor, nn
 
 
 class _Sign(torch.autograd.Function):
-    """Sign forwards, hard tanh backwards (BinaryNet, eq. 4)."""
+    """Sign forwards; backwards a hard tanh (BinaryNet, eq. 4) of some slope."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
+    def forward(x: Tensor, slope: Tensor | None) -> Tensor:
         return 2 * (x > 0).to(x.dtype) - 1
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor | None], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        x: Tensor = ctx.saved_tensors[0]
-        return gradient * (x.abs() <= 1)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        x, slope = ctx.saved_tensors
+        passed = gradient * (x.abs() <= 1)
+        return passed if slope is None else passed * slope, None
 
 
 @torch.fx.wrap
-def binary_sign(x: Tensor) -> Tensor:
-    """+1 where x > 0, else -1; the gradient passes where ``|x| <= 1``.
+def binary_sign(x: Tensor, slope: Tensor | None = None) -> Tensor:
+    """+1 where x > 0, else -1; the gradient passes where ``|x| <= 1``, times the slope.
 
     Zero counts as negative, so that of a ReLU's output the sign says whether the unit is active.
     """
-    signs: Tensor = _Sign.apply(x)
+    signs: Tensor = _Sign.apply(x, slope)
     return signs
 
 
@@ -56,11 +59,18 @@ class _Binary(nn.Module):
 
     weight: Tensor
     bias: Any
+    scale: Tensor
 
     def _prepare(self) -> None:
         self.sign = Sign()
-        self.scale = nn.Parameter(mean_magnitude(self.weight.detach()))
+        self.register_buffer("scale", mean_magnitude(self.weight.detach()))
         self.per_unit = (-1,) + (1,) * (self.weight.dim() - 2)
+        self.per_weight = (-1,) + (1,) * (self.weight.dim() - 1)
+
+    def _signs(self) -> Tensor:
+        """Signs of the latent weights; undoing the scale makes the gradient that of the scaled signs."""
+        scale = self.scale.clamp(min=1e-9).view(self.per_weight)
+        return binary_sign(self.weight, 1 / scale)
 
     def _scaled(self, sums: Tensor) -> Tensor:
         out = sums * self.scale.view(self.per_unit)
@@ -76,7 +86,7 @@ class BinaryLinear(_Binary, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in_features) to (batch, out_features)."""
-        return self._scaled(F.linear(self.sign(x), binary_sign(self.weight)))
+        return self._scaled(F.linear(self.sign(x), self._signs()))
 
 
 class BinaryConv1d(_Binary, nn.Conv1d):
@@ -88,7 +98,7 @@ class BinaryConv1d(_Binary, nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in_channels, length) to (batch, out_channels, length')."""
-        return self._scaled(self._conv_forward(self.sign(x), binary_sign(self.weight), None))
+        return self._scaled(self._conv_forward(self.sign(x), self._signs(), None))
 
 
 class BinaryConv2d(_Binary, nn.Conv2d):
@@ -100,7 +110,7 @@ class BinaryConv2d(_Binary, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in_channels, height, width) to (batch, out_channels, height', width')."""
-        return self._scaled(self._conv_forward(self.sign(x), binary_sign(self.weight), None))
+        return self._scaled(self._conv_forward(self.sign(x), self._signs(), None))
 
 
 def mean_magnitude(weight: Tensor) -> Tensor:

@@ -67,9 +67,9 @@ def count_params(genome: Genome) -> int:
 
 
 def parameter_bits(genome: Genome, bits_per_number: int = 32) -> int:
-    """Bits of all parameters that a stored network needs: binary weights take one, masked ones none.
+    """Bits of all parameters of a stored network: binary weights take one, masked ones none.
 
-    Where the masks are kept, and how, is left out.
+    A binary layer has a scale per unit besides. BatchNorm statistics and the places of masks are left out.
     """
     return sum(_stored_bits(genome, node, bits_per_number) for node in genome.nodes)
 
@@ -80,8 +80,9 @@ def _stored_bits(genome: Genome, node: Node, bits: int) -> int:
     if not isinstance(node.op, Conv | Linear):
         return bits * numbers
     dense = node.op.dense_fan_in(shapes[0][0])
-    kept = 1 if node.op.binary else bits
-    return bits * (numbers - out[0] * dense) + kept * out[0] * (node.op.fan_in or dense)
+    if node.op.binary:
+        return bits * (numbers - out[0] * dense + out[0]) + out[0] * dense
+    return bits * (numbers - out[0] * dense + out[0] * (node.op.fan_in or dense))
 
 
 def activation_bytes(genome: Genome, bytes_per_element: int = 4) -> int:

@@ -181,7 +181,7 @@ class Conv(Op, frozen=True, tag="conv"):
         return (self.out_channels, *window)
 
     def num_params(self, shapes: tuple[Shape, ...], out: Shape) -> int:
-        return self.out_channels * (self.dense_fan_in(shapes[0][0]) + self.bias + self.binary)
+        return self.out_channels * (self.dense_fan_in(shapes[0][0]) + self.bias)
 
     def num_macs(self, shapes: tuple[Shape, ...], out: Shape) -> int:
         return prod(out) * (self.fan_in or self.dense_fan_in(shapes[0][0]))
@@ -214,7 +214,7 @@ class Linear(Op, frozen=True, tag="linear"):
         return (self.out_features,)
 
     def num_params(self, shapes: tuple[Shape, ...], out: Shape) -> int:
-        return self.out_features * (self.dense_fan_in(shapes[0][0]) + self.bias + self.binary)
+        return self.out_features * (self.dense_fan_in(shapes[0][0]) + self.bias)
 
     def num_macs(self, shapes: tuple[Shape, ...], out: Shape) -> int:
         return self.out_features * (self.fan_in or self.dense_fan_in(shapes[0][0]))
