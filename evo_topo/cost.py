@@ -9,6 +9,7 @@ per layer, count as one MAC.
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import accumulate
 from math import prod
 
@@ -120,17 +121,16 @@ def unit_macs(genome: Genome) -> dict[str, list[float]]:
                 saved[group.name][unit] += share * len(held)
     for node in genome.nodes:
         if mixes_units(node):
-            share = _saved_per_input(genome, node)
-            for member in table.members[node.inputs[0]]:
+            for member, count in Counter(table.members[node.inputs[0]]).items():
                 if member is not None:
-                    saved[member[0]][member[1]] += share
+                    saved[member[0]][member[1]] += _saved_by_reading_less(genome, node, count)
     return saved
 
 
-def _saved_per_input(genome: Genome, node: Node) -> float:
-    """MACs that a node saves when it reads one channel less."""
+def _saved_by_reading_less(genome: Genome, node: Node, channels: int) -> float:
+    """MACs that a node saves when it reads some channels less."""
     assert isinstance(node.op, Conv | Linear)
     width, macs = genome.shapes[node.inputs[0]][0], node_macs(genome)[node.name]
     dense = node.op.dense_fan_in(width)
     present = node.op.fan_in or dense
-    return macs * max(0.0, 1 - dense * (width - 1) / width / present)
+    return macs * max(0.0, 1 - dense * (width - channels) / width / present)

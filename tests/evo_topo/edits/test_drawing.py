@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 
 from evo_topo.edits import (
     AnyEdit,
+    Binarise,
+    Debinarise,
     EditError,
+    GrowConnections,
+    PruneConnections,
     PruneLayer,
     PruneUnits,
     SplitLayer,
@@ -21,7 +25,7 @@ from evo_topo.edits import (
     random_edit,
 )
 from evo_topo.units import unit_table
-from tests.strategies import EXAMPLES, Sketch, genomes, resnet
+from tests.strategies import EXAMPLES, Sketch, genomes, resnet, versatile
 
 
 @given(genome=genomes())
@@ -40,7 +44,8 @@ def test_legal_edits_are_all_that_apply(name):
         for unit in range(group.width)
         for kind in (PruneUnits, SplitUnits)
     ]
-    sites += [PruneLayer(node.name) for node in genome.nodes]
+    whole = (PruneLayer, PruneConnections, GrowConnections, Binarise, Debinarise)
+    sites += [kind(node.name) for node in genome.nodes for kind in whole]
     legal = [edit for edit in legal_edits(genome) if not isinstance(edit, SplitLayer)]
     assert set(legal) == {edit for edit in sites if applies(edit, genome)}
 
@@ -74,7 +79,7 @@ def test_legal_edits_are_lazy(monkeypatch):
 
 
 def test_a_fixed_network_has_no_edit():
-    net = Sketch(3)
+    net = Sketch(1)
     genome = net.finish(net.linear(net.input, 2))
     assert list(legal_edits(genome)) == []
     with pytest.raises(EditError, match="no edit applies"):
@@ -95,16 +100,22 @@ def test_random_edits_apply_and_repeat_themselves(source, genome):
 
 
 def test_random_edits_are_of_every_kind_and_size():
-    genome, rng = resnet((8, 8), 1, 8), random.Random(0)
-    edits = [random_edit(genome, rng) for _ in range(400)]
+    genome, rng = versatile(), random.Random(0)
+    edits = [random_edit(genome, rng) for _ in range(800)]
     kinds = Counter(map(type, edits))
     assert set(kinds) == set(get_args(AnyEdit))
-    assert min(kinds.values()) > 400 / len(kinds) / 2
+    assert min(kinds.values()) > 800 / len(kinds) / 2
     for kind in (PruneUnits, SplitUnits):
         drawn = [edit.units[0] for edit in edits if isinstance(edit, kind)]
         assert {len(units) for _, units in drawn} == {1, 2, 3, 4}
-        assert {group for group, _ in drawn} == set(unit_table(genome).groups)
+        groups = unit_table(genome).groups.values()
+        assert {name for name, _ in drawn} == {
+            g.name for g in groups if kind is PruneUnits or any(g.splittable)
+        }
         assert {unit for _, units in drawn for unit in units} == set(range(8))
+    for kind, layer, most in ((PruneConnections, "conv4", 36), (GrowConnections, "conv7", 32)):
+        counts = {edit.count for edit in edits if isinstance(edit, kind) and edit.layer == layer}
+        assert 1 <= min(counts) < most / 4 < most / 2 < max(counts) + 8 <= most + 8
 
 
 GARBAGE = [
@@ -117,6 +128,10 @@ GARBAGE = [
     '{"edit": "prune_layer", "layer": null}',
     '{"edit": "prune_layer", "layer": "conv1", "more": 1}',
     '{"edit": "unheard_of"}',
+    '{"edit": "binarise", "layer": 3}',
+    '{"edit": "prune_connections", "layer": "conv1", "count": 0}',
+    '{"edit": "prune_connections", "layer": "conv1", "criterion": "apoz"}',
+    '{"edit": "grow_connections", "layer": "conv1", "count": 1e999}',
     '{"edit": "split_layer", "after": "relu1", "kernel": 99}',
     '{"edit": "split_layer", "after": "relu1", "kernel": NaN}',
     '{"edit": "prune_units", "units": [["conv1", [-1]]]}',
