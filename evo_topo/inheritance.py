@@ -127,7 +127,7 @@ def _criteria(
     if isinstance(edit, GrowConnections):
         return None, None if targets is None else kernel_gradient(model, layer, probe, targets).abs()
     name = f"{layer}.weight"
-    return weight_obd(model, probe, "sampled", names=[name])[name] if edit.criterion == "obd" else None, None
+    return weight_obd(model, probe, names=[name])[name] if edit.criterion == "obd" else None, None
 
 
 def _shares(columns: list[int], first_share: float) -> Tensor:
