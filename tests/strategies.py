@@ -9,7 +9,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from evo_topo.edits import EditError, legal_edits, random_edit
+from evo_topo.edits import Debinarise, EditError, GrowConnections, legal_edits, random_edit
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import (
     Activation,
@@ -419,8 +419,10 @@ _ON_MAPS = (_convolve, _convolve, _group, _group, _pool, _gate, _flatten)
 @st.composite
 def genome_edits(draw, kind=None, of=None):
     """Pairs of a genome and an edit (of the given kind) that applies to it."""
-    examples = st.sampled_from(sorted(EXAMPLES)).map(lambda n: EXAMPLES[n]())
-    genome = draw(of or st.one_of(genomes(), marked_genomes(), examples))
+    undone = kind in (GrowConnections, Debinarise)  # they need a layer that is sparse or binary
+    names = ["sparse", "binary", "versatile"] if undone else sorted(EXAMPLES)
+    examples = st.sampled_from(names).map(lambda n: EXAMPLES[n]())
+    genome = draw(of or st.one_of(*[genomes()] * (not undone), marked_genomes(), examples))
     seeds = draw(st.integers(0, 2**16))
     edits = list(islice(legal_edits(genome), 300)) + _random_edits(genome, random.Random(seeds))
     edits = [edit for edit in edits if kind in (None, type(edit))]

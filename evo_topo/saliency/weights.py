@@ -13,11 +13,14 @@ from evo_topo.phenotype import in_mode
 from evo_topo.saliency.obd import Curvature, hessian_root
 
 
+_MOST_NUMBERS = 2**26  # in the gradients of a batch of examples: 256 MiB of float32
+
+
 def ggn_diagonal(
     model: nn.Module,
     inputs: Tensor,
     curvature: Curvature = "exact",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     seed: int = 0,
     names: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
@@ -31,7 +34,7 @@ def ggn_diagonal(
         model: Its network; BatchNorm uses its running statistics.
         inputs: Normalised inputs (examples, *input_shape).
         curvature: ``exact`` (one backward pass per class) or ``sampled`` (one in all).
-        batch_size: Examples whose gradients are held at once.
+        batch_size: Examples whose gradients are held at once; by default up to 32, less for many parameters.
         seed: Seed of the drawn labels.
         names: The parameters to look at; by default all of them.
 
@@ -53,6 +56,8 @@ def ggn_diagonal(
         found: dict[str, Tensor] = vjp(logits, parameters)[1](column)[0]
         return found
 
+    if batch_size is None:
+        batch_size = max(1, min(32, _MOST_NUMBERS // sum(map(torch.numel, parameters.values()))))
     with in_mode(model, training=False):
         for batch in torch.split(inputs, batch_size):
             with torch.no_grad():
