@@ -18,7 +18,7 @@ from evo_topo.genome import Genome, Node
 from evo_topo.masked import MASKED
 from evo_topo.ops import Conv, Linear, Norm
 from evo_topo.phenotype import build, in_mode
-from evo_topo.saliency import kernel_gradient, weight_obd
+from evo_topo.saliency import kernel_gradient, layer_obd
 from evo_topo.units import channel_origins, mixes_units
 
 
@@ -126,8 +126,7 @@ def _criteria(
         return None, None
     if isinstance(edit, GrowConnections):
         return None, None if targets is None else kernel_gradient(model, layer, probe, targets).abs()
-    name = f"{layer}.weight"
-    return weight_obd(model, probe, names=[name])[name] if edit.criterion == "obd" else None, None
+    return layer_obd(model, layer, probe) if edit.criterion == "obd" else None, None
 
 
 def _shares(columns: list[int], first_share: float) -> Tensor:

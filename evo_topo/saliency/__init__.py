@@ -14,7 +14,7 @@ from evo_topo.saliency.obd import (
     obd_saliency,
     set_saliency,
 )
-from evo_topo.saliency.weights import ggn_diagonal, kernel_gradient, weight_obd
+from evo_topo.saliency.weights import ggn_diagonal, kernel_gradient, layer_obd, weight_obd
 
 __all__ = [
     "GateProbe",
@@ -28,6 +28,7 @@ __all__ = [
     "gate_statistics",
     "ggn_diagonal",
     "kernel_gradient",
+    "layer_obd",
     "magnitude",
     "magnitude_prices",
     "masked",
