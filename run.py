@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-    from populations.evolution import Progress
+    from populations.progress import Progress
     from populations.run import Entry, Result
 
 

@@ -2,15 +2,16 @@
 
     python -m analysis.calibration RUN
 
-Two measurements are set against what the parent's prices promised for an edit: the validation loss right
-after inheritance, and after training, each less the parent's loss. Spearman's rank correlation says how
+Two measurements are set against what the parent's prices promised for an edit: the loss right after
+inheritance, on the examples that it was priced on, and the validation loss after training, each less that of
+the parent. Spearman's rank correlation says how
 well the predictions *order* edits of one kind, which is all that choosing between them needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import floor, log10
+from math import ceil, floor, log10
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,6 +27,7 @@ from analysis.common import (
     Run,
     RunFolder,
     as_array,
+    less,
     open_run,
     print_json,
     run_command,
@@ -33,6 +35,8 @@ from analysis.common import (
     styled,
 )
 from populations.lineage import LineageError
+
+_WIDEST = 7  # kinds of edits side by side
 
 
 class Trial(Struct, frozen=True):
@@ -82,14 +86,16 @@ def calibration_info(run: Run) -> CalibrationInfo:
     Raises:
         LineageError: When no child of the run has both a prediction and a measurement.
     """
-    losses = {individual.id: individual.outcome.loss for individual in run.individuals}
+    outcomes = {individual.id: individual.outcome for individual in run.individuals}
     trials = []
     for child in run.individuals:
-        parent_loss = None if child.parent is None else losses[child.parent]
-        if child.edit is None or child.predicted_loss_change is None or parent_loss is None:
+        if child.parent is None or child.edit is None or child.predicted_loss_change is None:
             continue
-        after = (child.outcome.inherited_loss, child.outcome.loss)
-        inherited, trained = (None if loss is None else loss - parent_loss for loss in after)
+        parent = outcomes[child.parent]
+        if parent.loss is None:
+            continue
+        inherited = less(child.outcome.inherited_loss, parent.probe_loss)
+        trained = less(child.outcome.loss, parent.loss)
         kind = str(child.edit.__struct_config__.tag).replace("_", " ")
         trials.append(Trial(child.id, kind, child.predicted_loss_change, inherited, trained))
     if all(trial.inherited is None and trial.trained is None for trial in trials):
@@ -137,31 +143,43 @@ def average_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @styled
 def draw_calibration(info: CalibrationInfo) -> Figure:
-    """Draws one column for each kind of edit; above after inheritance, below after training."""
-    columns = len(info.kinds)
-    figure = Figure(figsize=(max(3.0 * columns + 0.8, 6.5), 6.8), layout="constrained")
-    panels = figure.subplots(2, columns, sharex=True, sharey=True, squeeze=False)
+    """Draws a pair of panels for each kind of edit: above after inheritance, below after training."""
+    bands = ceil(len(info.kinds) / _WIDEST)
+    columns = ceil(len(info.kinds) / bands)
+    size = (max(3.0 * columns + 0.8, 6.5), 6.1 * bands + 0.7)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(2 * bands, columns, sharex=True, sharey=True, squeeze=False)
     changes = [c for t in info.trials for c in (t.predicted, t.inherited, t.trained) if c is not None]
-    for column, kind in enumerate(info.kinds):
-        trials = [trial for trial in info.trials if trial.kind == kind.kind]
-        colour = CATEGORIES[column % len(CATEGORIES)]
-        for axes, name in zip(panels[:, column], ("inherited", "trained"), strict=True):
-            axes.plot([-1e9, 0, 1e9], [-1e9, 0, 1e9], color=GREY, linewidth=1, linestyle="--")
-            measured = as_array([getattr(trial, name) for trial in trials])
-            predicted = [trial.predicted for trial in trials]
-            axes.scatter(predicted, measured, s=18, color=colour, alpha=0.6, linewidths=0)
-            axes.set_title(_correlation_text(getattr(kind, name)), fontsize=9, color=GREY)
-        panels[0, column].annotate(
-            kind.kind, (0, 1), (0, 20), "axes fraction", "offset points", color=colour, weight="bold"
-        )
-        panels[1, column].set_xlabel("predicted loss change")
+    for at in range(bands * columns):
+        band, column = divmod(at, columns)
+        pair = panels[2 * band : 2 * band + 2, column]
+        if at < len(info.kinds):
+            _draw_kind(pair, info, info.kinds[at], CATEGORIES[at % len(CATEGORIES)])
+        else:
+            for axes in pair:
+                axes.set_axis_off()
+    for band in range(bands):
+        panels[2 * band, 0].set_ylabel("measured right after inheritance")
+        panels[2 * band + 1, 0].set_ylabel("measured after training")
     _set_symlog(panels[0, 0], changes)
-    panels[0, 0].set_ylabel("measured right after inheritance")
-    panels[1, 0].set_ylabel("measured after training")
     figure.suptitle(
         f"{info.run}: predicted and measured loss change (dashed: as predicted)", weight="bold", fontsize=11
     )
     return figure
+
+
+def _draw_kind(pair: NDArray[np.object_], info: CalibrationInfo, kind: KindInfo, colour: str) -> None:
+    trials = [trial for trial in info.trials if trial.kind == kind.kind]
+    for axes, name in zip(pair, ("inherited", "trained"), strict=True):
+        axes.plot([-1e9, 0, 1e9], [-1e9, 0, 1e9], color=GREY, linewidth=1, linestyle="--")
+        measured = as_array([getattr(trial, name) for trial in trials])
+        predicted = [trial.predicted for trial in trials]
+        axes.scatter(predicted, measured, s=18, color=colour, alpha=0.6, linewidths=0)
+        axes.set_title(_correlation_text(getattr(kind, name)), fontsize=9, color=GREY)
+    pair[0].annotate(
+        kind.kind, (0, 1), (0, 20), "axes fraction", "offset points", color=colour, weight="bold"
+    )
+    pair[1].set_xlabel("predicted loss change")
 
 
 def _correlation_text(correlation: Correlation) -> str:

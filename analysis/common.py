@@ -173,6 +173,11 @@ def as_array(values: Sequence[float | None]) -> NDArray[np.float64]:
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
+def less(loss: float | None, parent_loss: float | None) -> float | None:
+    """What a loss is above the parent's; None where either was not measured."""
+    return None if loss is None or parent_loss is None else loss - parent_loss
+
+
 def format_count(count: float) -> str:
     """Three digits and a unit: 1.23 M."""
     for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):

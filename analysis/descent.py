@@ -15,9 +15,11 @@ from analysis.common import (
     describe_mutation,
     format_count,
     format_percent,
+    less,
     styled,
 )
 from analysis.table import GAP, ROW, draw_heading, draw_table, format_table
+from populations.individual import Outcome
 from populations.lineage import line_of_descent
 
 TOP, STRIP, MOST_ROWS = 1.2, 1.6, 100
@@ -56,7 +58,7 @@ def descent_info(run: Run, id: int) -> list[Step]:  # noqa: A002
         LineageError: When there is no such individual.
     """
     steps = []
-    parent_loss: float | None = None
+    parent = Outcome("failed")
     for individual in line_of_descent(run.individuals, id):
         outcome = individual.outcome
         steps.append(
@@ -67,16 +69,12 @@ def descent_info(run: Run, id: int) -> list[Step]:  # noqa: A002
                 macs=individual.macs,
                 accuracy=outcome.accuracy,
                 predicted=individual.predicted_loss_change,
-                inherited=_less(outcome.inherited_loss, parent_loss),
-                trained=_less(outcome.loss, parent_loss),
+                inherited=less(outcome.inherited_loss, parent.probe_loss),
+                trained=less(outcome.loss, parent.loss),
             )
         )
-        parent_loss = outcome.loss
+        parent = outcome
     return steps
-
-
-def _less(loss: float | None, parent_loss: float | None) -> float | None:
-    return None if loss is None or parent_loss is None else loss - parent_loss
 
 
 def descent_rows(steps: list[Step]) -> list[list[str]]:

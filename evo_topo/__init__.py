@@ -11,16 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 from evo_topo.cost import activation_bytes, count_bops, count_flops, count_macs, count_params, parameter_bits
 from evo_topo.edits import (
+    KINDS,
+    STRUCTURAL_KINDS,
+    AddUnits,
     Binarise,
     Debinarise,
+    DownsampleEarlier,
+    DownsampleLater,
     Edit,
     EditError,
+    Factorise,
+    Fuse,
     GrowConnections,
+    GrowKernel,
+    PruneBranch,
     PruneConnections,
     PruneLayer,
     PruneUnits,
+    ShrinkKernel,
+    SplitBranch,
     SplitLayer,
     SplitUnits,
+    Trade,
     edit_from_json,
     legal_edits,
     random_edit,
@@ -33,44 +45,61 @@ from evo_topo.units import UnitGroup, unit_table
 
 if TYPE_CHECKING:
     from evo_topo.datasets import load_dataset
-    from evo_topo.inheritance import inherit
+    from evo_topo.inheritance import Probe, inherit, inherit_optimizer_state
     from evo_topo.phenotype import build
+    from evo_topo.pruning import prune_to
     from evo_topo.saliency import gate_statistics, obd_prices, obd_saliency, weight_obd
     from evo_topo.task import Task
     from evo_topo.training import evaluate, reestimate_batchnorm, train
 
 _TORCH_PART = {
+    "Probe": "inheritance",
     "Task": "task",
     "build": "phenotype",
     "evaluate": "training",
     "gate_statistics": "saliency",
     "inherit": "inheritance",
+    "inherit_optimizer_state": "inheritance",
     "load_dataset": "datasets",
     "obd_prices": "saliency",
     "obd_saliency": "saliency",
+    "prune_to": "pruning",
     "reestimate_batchnorm": "training",
     "train": "training",
     "weight_obd": "saliency",
 }
 
 __all__ = [
+    "KINDS",
+    "STRUCTURAL_KINDS",
+    "AddUnits",
     "Binarise",
     "Debinarise",
+    "DownsampleEarlier",
+    "DownsampleLater",
     "Edit",
     "EditError",
+    "Factorise",
+    "Fuse",
     "Genome",
     "GenomeError",
     "GrowConnections",
+    "GrowKernel",
     "Node",
     "Prices",
+    "Probe",
     "Proposal",
+    "PruneBranch",
     "PruneConnections",
     "PruneLayer",
     "PruneUnits",
     "Recipe",
+    "ShrinkKernel",
+    "SplitBranch",
     "SplitLayer",
     "SplitUnits",
     "Task",
+    "Trade",
     "UnitGroup",
     "UnitPrices",
     "activation_bytes",
@@ -83,12 +112,14 @@ __all__ = [
     "evaluate",
     "gate_statistics",
     "inherit",
+    "inherit_optimizer_state",
     "legal_edits",
     "load_dataset",
     "obd_prices",
     "obd_saliency",
     "parameter_bits",
     "propose",
+    "prune_to",
     "random_edit",
     "random_prices",
     "reestimate_batchnorm",

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import heapq
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
+from operator import neg
 from typing import NamedTuple
 
 from evo_topo.cost import count_flops, count_macs, node_macs, unit_macs
@@ -30,7 +33,7 @@ from evo_topo.genome import Genome
 from evo_topo.prices import Prices, UnitPrices
 from evo_topo.units import UnitGroup, unit_table
 
-MOST_OF_GROUP = 0.5
+MOST_OF_GROUP = 0.75
 """Largest share of a group that one edit prunes: further away the quadratic prediction fails."""
 
 
@@ -56,7 +59,7 @@ def propose(
     rng: RandomSource,
     growth: float = 0.25,
     smallest: float = 0.1,
-    largest: float = 0.5,
+    largest: float = 0.75,
 ) -> Proposal:
     """Samples an edit: prunes by predicted loss per FLOP, splits by saliency per FLOP.
 
@@ -107,12 +110,15 @@ def _prunes(
 ) -> Iterator[tuple[AnyEdit, float]]:
     """Prunes in the order of a draw with probability inverse to predicted loss per MAC."""
     candidates: list[tuple[AnyEdit, float, float]] = []
-    taken = _choose_units(genome, prices, rng, target, prune=True)
-    if taken:
+    if prices.joint:
+        taken, predicted, saved = _cut(genome, prices, rng, target)
+    else:
+        taken = _choose_units(genome, prices, rng, target, prune=True)
         steps = {name: _steps(prices.units[name]) for name in taken}
         predicted = math.fsum(steps[name][unit] for name, units in taken.items() for unit in units)
         saved = _macs_of(genome, taken)
-        candidates.append((PruneUnits(_as_sets(taken)), predicted, predicted / saved))
+    if taken:
+        candidates.append((PruneUnits(_as_sets(taken)), predicted, predicted / max(saved, 1)))
     macs = node_macs(genome)
     for edit in legal_layer_edits(genome):
         if isinstance(edit, PruneLayer) and edit.layer in prices.layers:
@@ -141,6 +147,29 @@ def _growths(
         edits.reverse()
     for edit in edits:
         yield edit, 0.0
+
+
+def _cut(
+    genome: Genome, prices: Prices, rng: RandomSource, target: float
+) -> tuple[dict[str, list[int]], float, float]:
+    """The head of one of the joint orders that saves as near to `target` MACs as can be.
+
+    Returns:
+        Units by group, predicted loss change, MACs saved.
+    """
+    order, macs = draw(prices.joint, rng), count_macs(genome)
+    if not order.columns:
+        return {}, 0.0, 0.0
+    below = bisect_left(order.macs, target - macs, key=neg)  # the first place that saves the target
+    near = [place for place in (below - 1, below) if 0 <= place < len(order.macs)]
+    last = min(near, key=lambda place: abs(macs - order.macs[place] - target))
+    names = list(prices.units)
+    starts = [0, *accumulate(len(unit.order) for unit in prices.units.values())]
+    taken: dict[str, list[int]] = {}
+    for column in order.columns[: last + 1]:
+        group = bisect_right(starts, column) - 1
+        taken.setdefault(names[group], []).append(column - starts[group])
+    return taken, order.cumulative[last], macs - order.macs[last]
 
 
 def _choose_units(

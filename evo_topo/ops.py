@@ -26,11 +26,13 @@ MAX_CHANNELS = 2**20
 """Most channels of one tensor, joined or flattened: bounds what finding its units takes."""
 MAX_ELEMENTS = 2**28
 """Most elements of one activation (per example) or one weight: 1 GiB of float32."""
+MAX_EXTENT = 1024
+"""Largest extent of a window, its stride, padding and dilation."""
 
 Connections = Annotated[int, Meta(ge=1, le=MAX_ELEMENTS)]
 Width = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
-Extents = Annotated[tuple[Annotated[int, Meta(ge=1, le=1024)], ...], Meta(max_length=2)]
-Paddings = Annotated[tuple[Annotated[int, Meta(ge=0, le=1024)], ...], Meta(max_length=2)]
+Extents = Annotated[tuple[Annotated[int, Meta(ge=1, le=MAX_EXTENT)], ...], Meta(max_length=2)]
+Paddings = Annotated[tuple[Annotated[int, Meta(ge=0, le=MAX_EXTENT)], ...], Meta(max_length=2)]
 
 ActivationFunction = Literal[
     "relu",
@@ -368,3 +370,8 @@ AnyOp = (
     | Output
 )
 """Every operation: what a genome's JSON may hold."""
+
+
+def is_plain(op: AnyOp) -> bool:
+    """Whether an operation is neither sparse nor binary."""
+    return not isinstance(op, Conv | Linear) or (op.fan_in is None and not op.binary)

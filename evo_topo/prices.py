@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 from msgspec import Struct
 
@@ -19,6 +20,20 @@ class UnitPrices(Struct, frozen=True, forbid_unknown_fields=True):
     cumulative: tuple[float, ...]
 
 
+class JointOrder(Struct, frozen=True, forbid_unknown_fields=True):
+    """Predicted loss changes of removing units of all groups together, in one order out of many.
+
+    Attributes:
+        columns: Units in the order in which they go, numbered through over the groups of `Prices.units`.
+        cumulative: Predicted loss change when the first 1, 2, ... of them are removed together.
+        macs: MACs that the network then has.
+    """
+
+    columns: tuple[int, ...]
+    cumulative: tuple[float, ...]
+    macs: tuple[int, ...]
+
+
 class Prices(Struct, frozen=True, forbid_unknown_fields=True):
     """Price list of one trained network.
 
@@ -26,14 +41,17 @@ class Prices(Struct, frozen=True, forbid_unknown_fields=True):
         criterion: What predicted them, such as ``obd``.
         units: By unit group.
         layers: Predicted loss change of bypassing a layer, by the name of its Conv or Linear node.
+        joint: Orders over all groups together; where there are none, prices of different groups add up.
     """
 
     criterion: str
     units: dict[str, UnitPrices]
     layers: dict[str, float]
+    joint: tuple[JointOrder, ...] = ()
 
     @property
     def are_finite(self) -> bool:
         """Whether no price is NaN or infinite."""
-        totals = (value for group in self.units.values() for value in group.cumulative)
-        return all(map(math.isfinite, (*totals, *self.layers.values())))
+        lists = [group.cumulative for group in self.units.values()]
+        lists += [order.cumulative for order in self.joint]
+        return all(map(math.isfinite, chain(self.layers.values(), *lists)))

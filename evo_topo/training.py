@@ -226,16 +226,17 @@ def reestimate_batchnorm(model: nn.Module, task: Task, examples: int, seed: int)
                 norm.momentum = momentum
 
 
-def evaluate(model: nn.Module, split: Split, task: Task, batch_size: int = 1000) -> Evaluation:
+def evaluate(model: nn.Module, split: Split, task: Task, batch_size: int | None = None) -> Evaluation:
     """Measures a network on a split, in evaluation mode and float32; the model is unchanged.
 
     Args:
         model: Maps normalised inputs (B, ...) to logits (B, classes).
         split: The examples.
         task: Says how inputs are normalised.
-        batch_size: Examples at a time; bounds the memory.
+        batch_size: Examples at a time; by default few on the CPU, whose caches hold them, and many on a GPU.
     """
     device = _device_of(model)
+    batch_size = batch_size or (128 if device.type == "cpu" else 2048)
     loss, correct = 0.0, []
     batches = zip(*(torch.split(t, batch_size) for t in split), strict=True)
     with in_mode(model, training=False), torch.inference_mode():

@@ -6,7 +6,8 @@ convolution reads some and makes others (its k-th block of inputs with its k-th 
 covers depthwise ones). The classes that result are the units. Units whose makers are connected form a
 *unit group*, named after its first maker. Input units and class scores are fixed: no unit holds them.
 
-A *unit map* says, per group, from which parent unit each child unit comes: prune omits, split repeats.
+A *unit map* says, per group, from which parent unit each child unit comes: prune omits, split repeats,
+and a unit that comes from nowhere is `NEW`; it takes its place as one more copy of the unit before it would.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from evo_topo.genome import Genome, Node, once_per_genome
 from evo_topo.ops import Conv, Input, Linear, Output
 
 UnitMap = Mapping[str, Sequence[int]]
+NEW = -1
+"""In maps of units and channels: comes from nowhere."""
 Member = tuple[str, int] | None
 """The group and unit that a channel belongs to; None where it is fixed."""
 
@@ -239,44 +242,53 @@ def channel_origins(genome: Genome, unit_map: UnitMap) -> dict[str, list[int]]:
 
     Args:
         genome: The parent.
-        unit_map: Per changed group: for each unit of the child, the parent's unit, in order.
+        unit_map: Per changed group: for each unit of the child, the parent's unit or `NEW`, in order.
 
     Returns:
         For each node: for each channel of the child's tensor, the channel of the parent's tensor
-        that it comes from. Copies of a block of channels stand right behind it, in every tensor, so
-        tied tensors stay aligned.
+        that it comes from, or `NEW`. Copies of a block of channels stand right behind it, in every
+        tensor, and new ones behind those, so tied tensors stay aligned.
     """
     table = unit_table(genome)
-    copies = {(group, unit): 0 for group in unit_map for unit in range(table.groups[group].width)}
+    copies = {(group, unit): [0, 0] for group in unit_map for unit in range(table.groups[group].width)}
     for group, units in unit_map.items():
+        last = NEW
         for unit in units:
-            copies[group, unit] += 1
+            last = last if unit == NEW else unit
+            copies[group, last][unit == NEW] += 1
+    makers = [node.name for node in genome.nodes if is_maker(node)]
+    return route_channels(genome, {name: _repeat_runs(table.members[name], copies) for name in makers})
+
+
+def route_channels(genome: Genome, given: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    """Origins of the channels of every tensor, from those of some nodes, every maker among them."""
     origins: dict[str, list[int]] = {}
     for node in genome.nodes:
-        if is_maker(node):
-            origins[node.name] = _repeat_runs(table.members[node.name], copies)
+        if node.name in given:
+            origins[node.name] = given[node.name]
         elif node.op.routing == "joins":
             origins[node.name] = joined = []
             start = 0
             for name in node.inputs:
-                joined.extend([start + channel for channel in origins[name]])
+                joined.extend([c if c == NEW else start + c for c in origins[name]])
                 start += genome.shapes[name][0]
         elif node.op.routing == "spreads":
             size = prod(genome.shapes[node.inputs[0]][1:])
             read = origins[node.inputs[0]]
-            origins[node.name] = [c * size + i for c in read for i in range(size)]
+            origins[node.name] = [c if c == NEW else c * size + i for c in read for i in range(size)]
         else:
             origins[node.name] = origins[node.inputs[0]]
     return origins
 
 
-def _repeat_runs(members: Sequence[Member], copies: Mapping[tuple[str, int], int]) -> list[int]:
-    """Channel numbers, each run of one unit's channels as often as the unit has copies."""
+def _repeat_runs(members: Sequence[Member], copies: Mapping[tuple[str, int], Sequence[int]]) -> list[int]:
+    """Channel numbers, each run of one unit's channels as often as the unit has copies, old and new."""
     channels: list[int] = []
     start = 0
     for end in range(1, len(members) + 1):
         if end == len(members) or members[end] != members[start] or members[start] is None:
             unit = members[start]
-            channels.extend([*range(start, end)] * (1 if unit is None else copies.get(unit, 1)))
+            kept, new = (1, 0) if unit is None else copies.get(unit, (1, 0))
+            channels.extend([*range(start, end)] * kept + [NEW] * (new * (end - start)))
             start = end
     return channels

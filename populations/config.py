@@ -50,6 +50,15 @@ class Config:
     offspring: int = 12
     """Children per generation (lambda)."""
 
+    ahead: int = 6
+    """A child is bred when all but this many before it are judged; 0 waits for whole generations."""
+
+    example_exponent: float = 0.5
+    """Children that cost less than the founder train longer: by (founder's FLOPs / own) to this power."""
+
+    inherited_rate: float = 0.3
+    """Largest learning rate of a child that is bred, as a share of the recipe's."""
+
     founder_examples: int = 10_000
     """Training examples that the founder sees before the first generation."""
 
@@ -70,6 +79,9 @@ class Config:
 
     growth: float = 0.25
     """Probability that a mutation grows the network rather than pruning it."""
+
+    ceiling: Optional[float] = 1.0
+    """Most FLOPs of a child, as a multiple of the founder's; None for no limit."""
 
     train_on: float = 0.15
     """Probability that a child is not edited at all and only trains on."""
@@ -97,12 +109,15 @@ class Config:
             raise ConfigError("expected generations or minutes, got neither")
         for name in ("parents", "offspring", "founder_examples", "probe_examples", "threads"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
-        self._check("polish_examples", self.polish_examples >= 0, "at least 0")
+        for name in ("polish_examples", "ahead"):
+            self._check(name, getattr(self, name) >= 0, "at least 0")
         for name in ("generations", "workers"):
             value = getattr(self, name)
             self._check(name, value is None or value >= 1, "at least 1")
+        self._check("inherited_rate", 0 < self.inherited_rate <= 1, "above 0, at most 1")
+        self._check("ceiling", self.ceiling is None or self.ceiling > 0, "a positive number")
         self._check("minutes", self.minutes is None or 0 < self.minutes < 1e6, "a positive number")
-        for name in ("accuracy_floor", "growth", "train_on"):
+        for name in ("accuracy_floor", "growth", "train_on", "example_exponent"):
             self._check(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
 
     def _check(self, name: str, fine: bool, expected: str) -> None:

@@ -1,33 +1,48 @@
 """The evolution: DEAP chooses and selects, workers develop, the lineage remembers.
 
-Everything random is drawn from seeds derived from (run seed, generation) and (run seed, child id), so a
-run on the CPU gives the same lineage whatever the number of workers, and a resumed run ends as the
-uninterrupted one would have.
+Generations overlap, so that no worker waits for the slowest child of a generation: a child is bred as soon
+as all but the last `ahead` children before it are judged. What it is bred from depends on its number alone,
+so a run on the CPU gives the same lineage whatever the number of workers (up to `ahead`), and a resumed run
+ends as the uninterrupted one would have.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
+import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections import Counter, deque
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
+from statistics import fmean
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from deap import base, tools
+from deap import tools
 
-from evo_topo.edits import AnyEdit, EditError
+from evo_topo.cost import count_flops
 from evo_topo.genome import Genome
-from evo_topo.mutation import propose
+from populations.breeding import (
+    Birth,
+    as_individual,
+    breed,
+    derive_seed,
+    further_training,
+    global_random,
+    make_toolbox,
+    order_for,
+    scaled_examples,
+)
 from populations.config import Config
 from populations.development import Order, outcome_path, weights_path
-from populations.fitness import Member, fold_accuracy, pareto_front
-from populations.individual import Individual, Outcome
+from populations.fitness import Member, estimated_accuracies, fold_accuracy, pareto_front
+from populations.individual import Individual
 from populations.lineage import Lineage
-from populations.workers import Slots, develop_all
+from populations.progress import Progress, Report
+from populations.timing import last_phases_seconds
+from populations.workers import Crew, Slots
 
 REFERENCE_ID = -1
 """Marks the files of the founder that is trained for comparison; it is no part of the lineage."""
@@ -35,58 +50,32 @@ FOLD = 0.8
 """Share of the validation examples that one generation is selected on."""
 
 
+RECENT = 20
+"""Individuals whose seconds stand for those of the next: networks shrink as a run goes on."""
+END_SECONDS = 5.0
+"""Kept free at the end of a timed run for measuring the front on the test split."""
+
+
 class EvolutionError(RuntimeError):
     """A run cannot go on; the message says why."""
 
 
-class Progress(NamedTuple):
-    """How far a run is.
+class Place(NamedTuple):
+    """A child to come.
 
     Attributes:
-        phase: What is being done, in words.
-        generation: The generation under way.
-        generations: How many there will be; None when time decides.
-        children_done: Children of this generation that are developed.
-        children: Children of this generation.
-        failed: Individuals that failed so far.
-        best_accuracy: Best validation accuracy in the population.
-        front: (id, validation accuracy, FLOPs) of the population's front, by rising FLOPs.
-        elapsed: Seconds since the run began, earlier sittings included.
-        remaining: Seconds that it will still take, as far as can be told.
+        id: Its number.
+        generation: Its generation.
+        source: The generation whose survivors it is bred from.
     """
 
-    phase: str
-    generation: int
-    generations: int | None
-    children_done: int
-    children: int
-    failed: int
-    best_accuracy: float
-    front: list[tuple[int, float, int]]
-    elapsed: float
-    remaining: float | None
-
-
-Report = Callable[[Progress], None]
-
-
-class Birth(NamedTuple):
-    """A child that is planned: what is known of it before it is developed."""
-
     id: int
-    parent: Individual | None
-    edit: AnyEdit | None
-    genome: Genome
-    predicted_loss_change: float | None
-
-
-def derive_seed(*parts: object) -> int:
-    """A seed of 32 bits for what the parts name; the same in every process."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest(), "big")
+    generation: int
+    source: int
 
 
 class Evolution:
-    """One run: mu + lambda over generations, with all state in the lineage.
+    """One run: mu + lambda over overlapping generations, with all state in the lineage.
 
     Args:
         config: How to evolve.
@@ -110,12 +99,18 @@ class Evolution:
         self.founder = founder
         self.num_validation = num_validation
         self.lineage = lineage
-        self.slots = slots
+        self.crew = Crew(slots)
         self.report = report
         self.individuals = {individual.id: individual for individual in lineage.individuals()}
+        self.born = Counter(individual.generation for individual in self.individuals.values())
+        self.failed = sum(not individual.is_alive for individual in self.individuals.values())
+        self._recent = deque([*self.individuals.values()], RECENT)
+        self._underway: dict[int, Birth] = {}
+        self._parents: list[Member] = []  # of children with this source and generation:
+        self._parents_of = (-1, -1)
         self.populations = lineage.populations()
         self.begun = time.perf_counter() - max(lineage.seconds().values(), default=0.0)
-        self.toolbox = self._toolbox()
+        self.toolbox = make_toolbox(config)
         self.statistics = tools.MultiStatistics(
             accuracy=tools.Statistics(lambda individual: individual.outcome.accuracy),
             flops=tools.Statistics(lambda individual: individual.flops),
@@ -125,17 +120,6 @@ class Evolution:
         self.logbook = tools.Logbook()
         for generation in self.populations:
             self._record(generation)
-
-    def _toolbox(self) -> base.Toolbox:
-        config, toolbox = self.config, base.Toolbox()
-        toolbox.register("mutate", propose, growth=config.growth)
-        if config.objective == "pareto":
-            toolbox.register("choose", tools.selRandom, k=1)
-            toolbox.register("select", tools.selNSGA2, k=config.parents)
-        else:
-            toolbox.register("choose", tools.selTournament, k=1, tournsize=2)
-            toolbox.register("select", tools.selBest, k=config.parents)
-        return toolbox
 
     @property
     def generation(self) -> int:
@@ -163,49 +147,134 @@ class Evolution:
         if self.generation < 0:
             self._found()
         last = self.config.generations
-        while (last is None or self.generation < last) and self._has_time():
-            self._next_generation()
+        if last is None or self.generation < last:
+            outcome_path(self.lineage.run_dir, REFERENCE_ID).unlink(missing_ok=True)  # lines grow longer
+            self._evolve()
         if self.config.polish_examples and self.generation not in self.lineage.polished():
             self._polish()
 
     def _found(self) -> None:
-        self._develop(0, [Birth(0, None, None, self.founder, None)], self.config.founder_examples)
+        self._report(0, 1)
+        self._submit(Birth(0, 0, None, None, self.founder, None), self.config.founder_examples)
+        while self.crew.is_busy:
+            self._wait(1)
         founder = self.individuals[0]
         if not founder.is_alive:
             raise EvolutionError(f"the founder could not be trained: {founder.outcome.reason}")
         self._finish_generation(0, [founder])
 
-    def _next_generation(self) -> None:
-        generation = self.generation + 1
-        outcome_path(self.lineage.run_dir, REFERENCE_ID).unlink(missing_ok=True)  # lines grow longer
-        parents = self._members(self.population, generation)
-        first = self._next_id(generation)
-        births = [self._breed(parents, first + i) for i in range(self.config.offspring)]
-        self._develop(generation, births, self.config.recipe.examples)
-        self._select(generation, births)
+    def _evolve(self) -> None:
+        """Breeds whenever a worker has room and the population to breed from is known."""
+        waiting: deque[Birth] = deque()  # bred, and not selected upon yet
+        places = self._places()
+        place = next(places, None)
+        self._report(self.generation + 1, self.config.offspring)
+        while place or waiting:
+            while place and self.crew.has_room and place.source <= self.generation:
+                waiting.append(self._breed(place))
+                self._submit(waiting[-1], self.config.recipe.examples, self.config.inherited_rate)
+                place = next(places, None)
+            if self.crew.is_busy:
+                self._wait(self.config.offspring)
+            self._select_finished(waiting, is_last=place is None)
+
+    def _places(self) -> Iterator[Place]:
+        """Every child to come, as long as there are generations or there is time for it."""
+        config, first = self.config, self.generation + 1
+        base = max(self.lineage.polished(), default=0)
+        ids = count(self._first_id(first))
+        for generation in (
+            count(first) if config.generations is None else range(first, config.generations + 1)
+        ):
+            for index in range(config.offspring):
+                if not self._has_time():
+                    return
+                behind = max(0, math.ceil((config.ahead - index) / config.offspring))
+                yield Place(next(ids), generation, max(base, generation - 1 - behind))
+
+    def _breed(self, place: Place) -> Birth:
+        """Plans a child of the population that its place names."""
+        if self._parents_of != (place.source, place.generation):
+            parents = [self.individuals[i] for i in self.populations[place.source]]
+            self._parents = self._members(parents, place.generation)
+            self._parents_of = (place.source, place.generation)
+        ceiling = math.inf if self.config.ceiling is None else self.config.ceiling * count_flops(self.founder)
+        return breed(self.config, self.toolbox, self._parents, ceiling, place.id, place.generation)
+
+    def _select_finished(self, waiting: deque[Birth], is_last: bool) -> None:
+        """Selects upon every generation, in turn, whose children are all developed."""
+        while waiting:
+            generation = waiting[0].generation
+            births = [birth for birth in waiting if birth.generation == generation]
+            is_whole = is_last or len(births) == self.config.offspring
+            if not is_whole or any(birth.id not in self.individuals for birth in births):
+                return
+            for _ in births:
+                waiting.popleft()
+            self._select(generation, births)
 
     def _polish(self) -> None:
-        """One more generation, in which every survivor has a child that trains on for longer.
+        """One more generation, in which every promising survivor has a child that trains on for longer.
 
-        The founder for comparison trains beside them: it takes longest, so it starts first.
+        The founder for comparison trains beside them. The most costly come first: none is waited for alone.
         """
-        generation = self.generation + 1
-        first = self._next_id(generation)
-        births = [Birth(first + i, p, None, p.genome, None) for i, p in enumerate(self.population)]
-        examples = self.config.polish_examples
+        generation, examples = self.generation + 1, self.config.polish_examples
+        phase, ids = "polishing the survivors", count(self._first_id(generation))
+        births = [further_training(parent, next(ids), generation) for parent in self.promising()]
+        self._report(generation, len(births), phase)
         reference = self.reference_order(examples)
-        beside = [] if reference.read_outcome() else [reference]
-        self._develop(generation, births, examples, "polishing the survivors", beside)
+        if not reference.read_outcome():
+            self.crew.submit(reference)
+        for birth in sorted(births, key=lambda birth: -count_flops(birth.genome)):
+            self._submit(birth, examples)
+        while self.crew.is_busy:
+            self._wait(len(births), phase)
         self._select(generation, births, is_polish=True)
 
-    def _next_id(self, generation: int) -> int:
+    def promising(self) -> list[Individual]:
+        """The front by estimated accuracies: nobody leaves it because another one was lucky."""
+        everything = (1 << self.num_validation) - 1
+        accuracies = estimated_accuracies(self.population, self.num_validation, everything)
+        pairs = list(zip(self.population, accuracies, strict=True))
+        return [individual for individual, _ in pareto_front(pairs, lambda p: p[1], lambda p: p[0].flops)]
+
+    def _first_id(self, generation: int) -> int:
         """The first id of a generation, whether some of its children are developed already or not."""
         return 1 + max(i.id for i in self.individuals.values() if i.generation < generation)
+
+    def _submit(self, birth: Birth, examples: int, rate: float = 1.0) -> None:
+        """Has a birth developed, unless the lineage holds it already."""
+        stored = self.individuals.get(birth.id)
+        if stored is None:
+            self._underway[birth.id] = birth
+            scaled = self._scaled(examples, birth.genome)
+            self.crew.submit(order_for(birth, self.config, self.lineage.run_dir, scaled, rate))
+            return
+        parent = None if birth.parent is None else birth.parent.id
+        if (stored.parent, stored.edit) != (parent, birth.edit):
+            raise EvolutionError(
+                f"the lineage holds another individual {birth.id} than this configuration breeds; if the run "
+                "was stopped while survivors were polished, finish it as it was before extending it"
+            )
+
+    def _wait(self, children: int, phase: str | None = None) -> None:
+        """Stores whoever is developed next; reports on the generation, which has so many children."""
+        for order, outcome in self.crew.wait():
+            if order.id == REFERENCE_ID:  # its outcome stays on disk
+                continue
+            individual = as_individual(self._underway.pop(order.id), outcome)
+            self.lineage.add(individual)
+            self.individuals[individual.id] = individual
+            self._recent.append(individual)
+            self.born[individual.generation] += 1
+            self.failed += not individual.is_alive
+            outcome_path(self.lineage.run_dir, individual.id).unlink(missing_ok=True)
+            self._report(self.generation + 1, children, phase)
 
     def _select(self, generation: int, births: list[Birth], is_polish: bool = False) -> None:
         able = [child for b in births if (child := self.individuals[b.id]).is_alive]
         pool = self._members([*self.population, *able], generation)
-        with _global_random(derive_seed(self.config.seed, "select", generation)):
+        with global_random(derive_seed(self.config.seed, "select", generation)):
             survivors = self.toolbox.select(pool)
         self._finish_generation(generation, [member.individual for member in survivors], is_polish)
 
@@ -219,190 +288,95 @@ class Evolution:
         size = max(1, round(FOLD * self.num_validation))
         fold = sum(1 << i for i in rng.sample(range(self.num_validation), size))
         objective, floor = self.config.objective, self.config.accuracy_floor
-        return [Member(i, objective, floor, self.num_validation, fold) for i in individuals]
-
-    def _breed(self, parents: list[Member], id: int) -> Birth:  # noqa: A002
-        """Plans a child: a parent, and a mutation of it or more training."""
-        seed = derive_seed(self.config.seed, "breed", id)
-        rng = random.Random(seed)
-        with _global_random(seed):
-            parent: Individual = self.toolbox.choose(parents)[0].individual
-        prices = parent.outcome.prices
-        if prices is None or rng.random() < self.config.train_on:
-            return Birth(id, parent, None, parent.genome, None)
-        try:
-            proposal = self.toolbox.mutate(parent.genome, prices, rng)
-        except EditError:  # no edit applies: it can still train on
-            return Birth(id, parent, None, parent.genome, None)
-        predicted = proposal.predicted_loss_change if prices.criterion == "obd" else None
-        return Birth(id, parent, proposal.edit, proposal.genome, predicted)
-
-    def _develop(
-        self,
-        generation: int,
-        births: list[Birth],
-        examples: int,
-        phase: str | None = None,
-        beside: Sequence[Order] = (),
-    ) -> None:
-        """Has workers develop those births that the lineage does not hold yet; stores each at once.
-
-        Orders `beside` them are developed as well; their outcomes stay on disk.
-        """
-        for birth in births:
-            self._check_stored(birth)
-        births_by_id = {birth.id: birth for birth in births if birth.id not in self.individuals}
-        orders = [self._order(birth, examples) for birth in births_by_id.values()]
-        done = len(births) - len(orders)
-        self._report(generation, done, len(births), phase)
-        with closing(develop_all([*beside, *orders], self.slots)) as results:
-            for order, outcome in results:
-                if order.id not in births_by_id:
-                    continue
-                individual = _as_individual(births_by_id[order.id], generation, outcome)
-                self.lineage.add(individual)
-                self.individuals[individual.id] = individual
-                outcome_path(self.lineage.run_dir, individual.id).unlink(missing_ok=True)
-                done += 1
-                self._report(generation, done, len(births), phase)
-
-    def _check_stored(self, birth: Birth) -> None:
-        """Checks that a child developed before the run was stopped is the one that is planned now."""
-        stored = self.individuals.get(birth.id)
-        parent = None if birth.parent is None else birth.parent.id
-        if stored is not None and (stored.parent, stored.edit) != (parent, birth.edit):
-            raise EvolutionError(
-                f"the lineage holds another individual {birth.id} than this configuration breeds; if the run "
-                "was stopped while survivors were polished, finish it as it was before extending it"
-            )
-
-    def _order(self, birth: Birth, examples: int) -> Order:
-        """What a worker needs to develop a birth."""
-        parent, config = birth.parent, self.config
-        return Order(
-            id=birth.id,
-            run_dir=str(self.lineage.run_dir),
-            genome=(parent or birth).genome.to_json(),
-            parent=None if parent is None else parent.id,
-            parent_sha256="" if parent is None else parent.outcome.weights_sha256,
-            edit=None if birth.edit is None else birth.edit.to_json(),
-            seed=derive_seed(config.seed, "child", birth.id),
-            recipe=dataclasses.replace(config.recipe, examples=examples),
-            criterion=config.criterion,
-            probe_examples=config.probe_examples,
-        )
+        accuracies = estimated_accuracies(individuals, self.num_validation, fold)
+        return [Member(i, objective, floor, a) for i, a in zip(individuals, accuracies, strict=True)]
 
     def _finish_generation(
         self, generation: int, survivors: list[Individual], is_polish: bool = False
     ) -> None:
-        """Stores who survived, then removes the weights of all others."""
+        """Stores who survived, then removes the weights that nobody will be bred from any more."""
         ids = sorted({individual.id for individual in survivors})
         self.lineage.set_population(generation, ids, self.elapsed, is_polish)
         self.populations[generation] = ids
-        for individual in self.individuals.values():
-            if individual.id not in ids:
-                weights_path(self.lineage.run_dir, individual.id).unlink(missing_ok=True)
         self._record(generation)
+        reach = 1 + math.ceil(self.config.ahead / self.config.offspring)
+        sources = range(generation if is_polish else generation - reach, generation + 1)
+        kept = {i for source in sources for i in self.populations.get(source, [])}
+        for path in weights_path(self.lineage.run_dir, 0).parent.glob("*.safetensors"):
+            owner = self.individuals.get(int(path.stem)) if path.stem.isdigit() else None
+            if owner is not None and owner.generation <= generation and owner.id not in kept:
+                path.unlink()
 
     def _record(self, generation: int) -> None:
         """Adds a finished generation to DEAP's logbook."""
-        born = [i for i in self.individuals.values() if i.generation == generation]
         survivors = [self.individuals[i] for i in self.populations[generation]]
         self.logbook.record(
-            generation=generation,
-            children=len(born),
-            failed=sum(not individual.is_alive for individual in born),
-            **self.statistics.compile(survivors),
+            generation=generation, children=self.born[generation], **self.statistics.compile(survivors)
         )
 
-    def report_phase(self, phase: str) -> None:
-        """Reports what is being done after the last generation."""
-        self._report(self.generation, 1, 1, phase)
-
-    def reference_order(self, further: int = 0) -> Order:
+    def reference_order(self, polish_examples: int = 0) -> Order:
         """The founder for comparison: trained in one go, as long as the longest line of any survivor.
 
         Args:
-            further: Training examples that the survivors are still going to see.
+            polish_examples: Training examples that the survivors are still going to see, before scaling.
         """
-        examples = further + max(individual.total_examples for individual in self.population)
-        birth = Birth(REFERENCE_ID, None, None, self.founder, None)
-        order = self._order(birth, examples)
+        birth = Birth(REFERENCE_ID, 0, None, None, self.founder, None)
+        trained = max(i.total_examples for i in self.population)
+        polished = max(i.total_examples + self._scaled(polish_examples, i.genome) for i in self.promising())
+        examples = max(trained, polished)
+        order = order_for(birth, self.config, self.lineage.run_dir, examples)
         seed = derive_seed(self.config.seed, "child", 0)  # it begins with the founder's weights
         # nobody breeds from it, so the price list that costs nothing will do
         return msgspec.structs.replace(order, seed=seed, criterion="random")
 
+    def _scaled(self, examples: int, genome: Genome) -> int:
+        return scaled_examples(examples, genome, self.founder, self.config.example_exponent)
+
     def _reserve(self) -> float:
-        """Seconds that the last phases take: polishing, and training the founder as long as the front."""
-
-        def pace(outcome: Outcome) -> float:
-            return outcome.seconds / max(outcome.examples, 1)
-
-        examples, slots = self.config.polish_examples, len(self.slots.devices)
-        polish = sum(pace(individual.outcome) for individual in self.population) * examples
-        founder = pace(self.individuals[0].outcome) * self.reference_order(examples).recipe.examples
-        return max(founder, (polish + founder) / slots) + 5
-
-    def _mean_generation(self) -> float:
-        seconds = self.lineage.seconds()
-        return (seconds[self.generation] - seconds[0]) / max(self.generation, 1)
+        """Seconds that the last phases take."""
+        examples, slots = self.config.polish_examples, len(self.crew.slots.devices)
+        reference = self.reference_order(examples).recipe.examples
+        polish = partial(self._scaled, examples)
+        return last_phases_seconds(self.promising(), self.individuals[0], polish, reference, slots)
 
     def _has_time(self) -> bool:
-        minutes = self.config.minutes
-        if minutes is None:
+        """Whether one more child can be developed, those in flight be waited for, and the run be ended."""
+        if self.config.minutes is None:
             return True
-        return self.elapsed + self._mean_generation() + self._reserve() < 60 * minutes
+        in_flight = 2 * fmean(individual.outcome.seconds for individual in self._recent)
+        return self.elapsed + in_flight + self._reserve() + END_SECONDS < 60 * self.config.minutes
+
+    def _remaining(self, generation: int, children: int) -> float | None:
+        """Seconds to the end of the run, as far as can be told."""
+        config, slots = self.config, len(self.crew.slots.devices)
+        if config.minutes is not None:
+            return max(0.0, 60 * config.minutes - self.elapsed)
+        if config.generations is None or self.generation < 0 or len(self.individuals) <= slots:
+            return None
+        left = (config.generations - self.generation) * config.offspring - self.born[generation]
+        child = fmean(individual.outcome.seconds for individual in self._recent)
+        return max(0, left) * child / slots + self._reserve()
 
     def _accuracy(self, individual: Individual) -> float:
         return fold_accuracy(individual, self.num_validation)
 
-    def _report(self, generation: int, done: int, children: int, phase: str | None = None) -> None:
-        config = self.config
-        remaining: float | None = None
-        if config.minutes is not None:
-            remaining = max(0.0, 60 * config.minutes - self.elapsed)
-        elif config.generations is not None and self.generation >= 1:
-            left = config.generations - self.generation - done / children
-            remaining = max(0.0, left * self._mean_generation()) + self._reserve()
+    def report_phase(self, phase: str) -> None:
+        """Reports what is being done after the last generation."""
+        self._report(self.generation, max(1, self.born[self.generation]), phase)
+
+    def _report(self, generation: int, children: int, phase: str | None = None) -> None:
         front = [(i.id, self._accuracy(i), i.flops) for i in self.front()] if self.population else []
         self.report(
             Progress(
                 phase=phase or ("evolving" if generation else "training the founder"),
                 generation=generation,
-                generations=config.generations,
-                children_done=done,
+                generations=self.config.generations,
+                children_done=self.born[generation],
                 children=children,
-                failed=sum(not individual.is_alive for individual in self.individuals.values()),
+                failed=self.failed,
                 best_accuracy=max((accuracy for _, accuracy, _ in front), default=0.0),
                 front=front,
                 elapsed=self.elapsed,
-                remaining=remaining,
+                remaining=self._remaining(generation, children),
             )
         )
-
-
-def _as_individual(birth: Birth, generation: int, outcome: Outcome) -> Individual:
-    parent = birth.parent
-    return Individual(
-        id=birth.id,
-        parent=None if parent is None else parent.id,
-        generation=generation,
-        edit=birth.edit,
-        genome=birth.genome,
-        predicted_loss_change=birth.predicted_loss_change,
-        inherited_examples=0 if parent is None else parent.total_examples,
-        inherited_flops=0 if parent is None else parent.total_flops,
-        inherited_seconds=0.0 if parent is None else parent.total_seconds,
-        outcome=outcome,
-    )
-
-
-@contextmanager
-def _global_random(seed: int) -> Iterator[None]:
-    """DEAP draws from the module `random`: seeded here, and put back as it was."""
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)

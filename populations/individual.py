@@ -26,7 +26,8 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         status: ``ok``, or why the child has no weights.
         reason: The error in words where the status is not ``ok``.
-        inherited_loss: Mean validation loss right after inheritance, before any training.
+        inherited_loss: Mean loss on the probe right after inheritance, before any training.
+        probe_loss: Mean loss on the probe after training: what the prices predict changes of.
         loss: Mean validation loss after training.
         accuracy: Validation accuracy after training.
         correct: One bit per validation example, example 0 the lowest, as hexadecimal digits.
@@ -41,6 +42,7 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
     status: Status
     reason: str = ""
     inherited_loss: Finite | None = None
+    probe_loss: Finite | None = None
     loss: Finite | None = None
     accuracy: Annotated[float, Meta(ge=0, le=1)] | None = None
     correct: Annotated[str, Meta(pattern="^[0-9a-f]+$")] = "0"

@@ -18,11 +18,12 @@ from evo_topo.genome import Genome
 from evo_topo.task import Task, load_task, save_task
 from populations.config import Config, ConfigError, PresetName
 from populations.development import DATA, Order, measure_on_test, outcome_path, weights_path
-from populations.evolution import REFERENCE_ID, Evolution, EvolutionError, Progress, Report
+from populations.evolution import REFERENCE_ID, Evolution, EvolutionError
 from populations.individual import Individual, Outcome
 from populations.lineage import DATABASE, Lineage, LineageError
 from populations.presets import PRESETS
-from populations.workers import Slots, develop_all, resolve_devices, run_tasks, stop_workers
+from populations.progress import Progress, Report
+from populations.workers import Crew, Slots, resolve_devices, run_tasks, stop_workers
 
 FRONT = "front.json"
 FOUNDER = "founder.json"
@@ -215,7 +216,9 @@ def _reference_outcome(evolution: Evolution, run_dir: Path) -> Outcome:
     if path.exists():
         return msgspec.json.decode(path.read_bytes(), type=Outcome)
     evolution.report_phase("training the founder for comparison")
-    [(_, outcome)] = develop_all([evolution.reference_order()], evolution.slots)
+    crew = Crew(evolution.crew.slots)
+    crew.submit(evolution.reference_order())
+    [(_, outcome)] = crew.wait()
     if outcome.status != "ok":
         raise EvolutionError(f"the founder could not be trained for comparison: {outcome.reason}")
     return outcome
@@ -248,7 +251,7 @@ def _test_accuracies(individuals: list[Individual], run_dir: Path, evolution: Ev
         )
         for individual in individuals
     ]
-    return {order.id: value for order, value in run_tasks(measure_on_test, orders, evolution.slots)}
+    return {order.id: value for order, value in run_tasks(measure_on_test, orders, evolution.crew.slots)}
 
 
 def _entry(individual: Individual, test_accuracy: float) -> Entry:

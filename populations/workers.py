@@ -1,4 +1,4 @@
-"""Developing children in worker processes: inherit, train, measure, price; through joblib.
+"""Developing children in worker processes: inherit, train, measure, price; in joblib's executor (loky).
 
 A worker writes weights and outcome to disk before it returns, so that nothing finished is lost when a
 worker dies: the driver then reconciles from disk and reruns what is missing one by one.
@@ -11,14 +11,13 @@ import os
 import signal
 import sys
 import time
-import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
 
 from populations.config import ConfigError
@@ -35,6 +34,9 @@ ATTEMPTS = 3
 """Times a child may take its worker process down before it is recorded as crashed."""
 SLOT_DEADLINE = 300.0
 """Seconds that a task waits for a free device before it gives up."""
+IDLE_TIMEOUT = 300
+"""Seconds after which an idle worker process ends."""
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 class Slots(NamedTuple):
@@ -51,15 +53,85 @@ class Slots(NamedTuple):
     folder: Path
 
 
+class Crew:
+    """Worker processes that take one order after another; nothing waits for the slowest.
+
+    Every order gets exactly one outcome, also when worker processes die: those that were in flight are
+    developed again, one at a time, and who takes its process down each time is recorded as crashed.
+
+    Args:
+        slots: Devices and threads.
+        task: How a worker develops one; must return ordinary failures as values.
+    """
+
+    def __init__(self, slots: Slots, task: Callable[[Order, str], Outcome] = develop) -> None:
+        self.slots = slots
+        self.task = task
+        self._running: dict[Future[Outcome], Order] = {}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any order is in flight."""
+        return bool(self._running)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether an order would be taken up soon: one may wait, so that no worker ever does."""
+        return len(self._running) <= len(self.slots.devices)
+
+    def submit(self, order: Order) -> None:
+        """Hands an order to the next free worker."""
+        with suppress(BrokenProcessPool):  # `wait` finds the pool broken as well, and mends it
+            self._running[_submit(self.task, order, self.slots)] = order
+            return
+        self._running[_broken()] = order
+
+    def wait(self) -> Iterator[tuple[Order, Outcome]]:
+        """Waits for at least one order; yields each finished one with its outcome."""
+        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
+            yield from self._recover()
+            return
+        for future in done:
+            yield self._running.pop(future), future.result()
+
+    def _recover(self) -> Iterator[tuple[Order, Outcome]]:
+        """After the pool died: what had finished, then the others one at a time."""
+        wait(self._running)  # a broken pool breaks all of its futures at once
+        running, self._running = self._running, {}
+        suspects = []
+        for future, order in running.items():
+            if future.exception() is None:
+                yield order, future.result()
+            else:
+                suspects.append(order)
+        for order in suspects:
+            yield order, self._develop_alone(order)
+
+    def _develop_alone(self, order: Order) -> Outcome:
+        """Develops a child that was in flight when the pool died, on its own, a few times at most."""
+        for _ in range(ATTEMPTS - 1):  # the first attempt took the pool down, perhaps
+            if finished := order.read_outcome():
+                return finished
+            with suppress(BrokenProcessPool):
+                return _submit(self.task, order, self.slots).result()
+        return order.read_outcome() or Outcome("crashed", f"its worker process died {ATTEMPTS} times")
+
+
+def _broken() -> Future[Outcome]:
+    """A future that failed because the pool had died before it was submitted."""
+    future: Future[Outcome] = Future()
+    future.set_exception(BrokenProcessPool("the pool died"))
+    return future
+
+
 def run_tasks(
-    task: Callable[[OrderT, str], ResultT],
-    orders: Sequence[OrderT],
-    slots: Slots,
-) -> Generator[tuple[OrderT, ResultT], None, None]:
+    task: Callable[[OrderT, str], ResultT], orders: Sequence[OrderT], slots: Slots
+) -> Iterator[tuple[OrderT, ResultT]]:
     """Runs ``task(order, device)`` for every order in worker processes; yields results as they come.
 
     Args:
-        task: An importable function; must return ordinary failures as values.
+        task: An importable function.
         orders: What to do, plain records.
         slots: Devices and threads.
 
@@ -67,75 +139,37 @@ def run_tasks(
         Pairs of order and result.
 
     Raises:
-        BrokenProcessPool: When a worker process died (`joblib` raises ``TerminatedWorkerError``).
+        BrokenProcessPool: When a worker process died.
     """
-    # One slot also runs outside the driver: joblib would take n_jobs=1 as "in this process".
-    with parallel_config(
-        backend="loky",
-        n_jobs=max(2, len(slots.devices)),
-        inner_max_num_threads=slots.threads,
-        initializer=_follow_driver,
+    futures = {_submit(task, order, slots): order for order in orders}
+    for future in as_completed(futures):
+        yield futures[future], future.result()
+
+
+def _submit(task: Callable[[OrderT, str], ResultT], order: OrderT, slots: Slots) -> Future[ResultT]:
+    executor = get_reusable_executor(
+        max_workers=len(slots.devices),
+        timeout=IDLE_TIMEOUT,
+        initializer=_begin,
         initargs=(os.getpid(),),
-    ):
-        parallel = Parallel(batch_size=1, pre_dispatch=len(slots.devices), return_as="generator_unordered")
-        results = parallel(delayed(_on_slot)(task, order, slots) for order in orders)
-        try:
-            for result in results:  # noqa: UP028 - `yield from` would close it outside the block below
-                yield result
-        finally:
-            with warnings.catch_warnings():  # joblib warns that it cancels what nobody waits for
-                warnings.simplefilter("ignore", UserWarning)
-                results.close()
-
-
-def develop_all(
-    orders: Sequence[Order], slots: Slots, task: Callable[[Order, str], Outcome] = develop
-) -> Generator[tuple[Order, Outcome], None, None]:
-    """Develops children in parallel; yields each with its outcome, in the order in which they finish.
-
-    Every order gets exactly one outcome, also when worker processes die: those that were in flight are
-    developed again, one at a time, and who takes its process down each time is recorded as crashed.
-
-    Args:
-        orders: The children.
-        slots: Devices and threads.
-        task: How a worker develops one.
-    """
-    pending = {order.id: order for order in orders}
-    with suppress(BrokenProcessPool), closing(run_tasks(task, orders, slots)) as results:
-        for order, outcome in results:
-            del pending[order.id]
-            yield order, outcome
-    for order in list(pending.values()):
-        yield order, _develop_alone(order, slots, task)
+        env=dict.fromkeys(THREAD_VARIABLES, str(slots.threads)),
+    )
+    future: Future[ResultT] = executor.submit(_on_slot, task, order, slots)
+    return future
 
 
 def stop_workers() -> None:
     """Ends all worker processes of this driver."""
-    get_reusable_executor().shutdown(wait=True, kill_workers=True)
+    get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 
-def _develop_alone(order: Order, slots: Slots, task: Callable[[Order, str], Outcome]) -> Outcome:
-    """Develops a child that was in flight when the pool died, on its own, a few times at most."""
-    for _ in range(ATTEMPTS - 1):  # the first attempt took the pool down, perhaps
-        finished = order.read_outcome()
-        if finished is not None:
-            return finished
-        try:
-            [(_, outcome)] = run_tasks(task, [order], slots)
-            return outcome
-        except BrokenProcessPool:
-            continue
-    return order.read_outcome() or Outcome("crashed", f"its worker process died {ATTEMPTS} times")
-
-
-def _on_slot(task: Callable[[OrderT, str], ResultT], order: OrderT, slots: Slots) -> tuple[OrderT, ResultT]:
+def _on_slot(task: Callable[[OrderT, str], ResultT], order: OrderT, slots: Slots) -> ResultT:
     """In the worker: waits for a device of its own, sets the threads, runs the task."""
     import torch
 
     torch.set_num_threads(slots.threads)
     with _free_device(slots) as device:
-        return order, task(order, device)
+        return task(order, device)
 
 
 @contextmanager
@@ -159,14 +193,16 @@ def _free_device(slots: Slots) -> Iterator[str]:
     raise TimeoutError(f"no device of {slots.devices} became free within {SLOT_DEADLINE:.0f} s")
 
 
-def _follow_driver(driver: int) -> None:
-    """In a new worker: die with the driver, and leave Ctrl-C to it."""
+def _begin(driver: int) -> None:
+    """In a new worker: die with the driver, leave Ctrl-C to it, and load what every child needs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
         if os.getppid() != driver:  # it died before the call above
             os._exit(1)
+    # The first optimiser loads it, which takes seconds: now all workers do so side by side.
+    import torch._dynamo  # noqa: F401
 
 
 def resolve_devices(devices: str, workers: int | None, threads: int) -> tuple[str, ...]:

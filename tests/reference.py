@@ -1,5 +1,6 @@
 """Slow and obviously right: what the package computes, written a second time without its shortcuts."""
 
+import copy
 from collections import deque
 from functools import partial
 from math import prod
@@ -10,7 +11,22 @@ from msgspec.structs import replace
 from torch.nn.functional import conv1d, conv2d, linear
 from torch.utils.flop_counter import FlopCounterMode
 
-from evo_topo.edits import Binarise, Debinarise, PruneConnections, PruneLayer, PruneUnits, layer_chain
+from evo_topo.edits import (
+    Binarise,
+    Debinarise,
+    DownsampleEarlier,
+    DownsampleLater,
+    Factorise,
+    PruneBranch,
+    PruneConnections,
+    PruneLayer,
+    PruneUnits,
+    ShrinkKernel,
+    Trade,
+    layer_chain,
+)
+from evo_topo.edits.resolution_edits import region_behind
+from evo_topo.inheritance import inherit
 from evo_topo.ops import Add, Concat, Conv, Flatten, Input, Linear, Multiply, Output
 from evo_topo.phenotype import build
 from evo_topo.units import unit_table
@@ -25,7 +41,7 @@ class Layer(NamedTuple):
     mask: torch.Tensor | None = None
 
 
-def layer_output(module, op, read, change):
+def layer_output(module, op, read, change=lambda read: read):
     """A Conv or Linear on `read`, from its weights; what these multiply passes `change` first."""
     if not isinstance(module, torch.nn.Module | Layer):
         return module(read)
@@ -57,16 +73,22 @@ def zeroed(channels, read):
     return read
 
 
-def evaluate_nodes(model, genome, inputs, dead=frozenset(), bypassed=None, replaced=None):
+def evaluate_nodes(model, genome, inputs, dead=frozenset(), bypassed=None, known=None, changed=None):
     """The value of every node, node by node.
 
     The channels `dead`, pairs of node and channel, are zeroed where a layer mixes channels; each node
-    that is a key of `bypassed` takes the value of the node named there; each that is a key of `replaced`
-    computes with the weights and the operation given there.
+    that is a key of `bypassed` takes the value of the node named there; each key of `known` has the
+    value given; each key of `changed` computes the function given, of the values it reads.
     """
     values = {}
     for node in genome.nodes:
+        if node.name in (known or {}):
+            values[node.name] = known[node.name]
+            continue
         reads = [values[name] for name in node.inputs]
+        if node.name in (changed or {}):
+            values[node.name] = changed[node.name](*reads)
+            continue
         match node.op:
             case Input():
                 value = inputs
@@ -84,8 +106,7 @@ def evaluate_nodes(model, genome, inputs, dead=frozenset(), bypassed=None, repla
                 mixes = isinstance(node.op, Linear) or node.op.groups == 1
                 channels = range(reads[0].shape[1]) if mixes else ()
                 gone = [c for c in channels if (node.inputs[0], c) in dead]
-                module, op = (replaced or {}).get(node.name) or (model.get_submodule(node.name), node.op)
-                value = layer_output(module, op, reads[0], partial(zeroed, gone))
+                value = layer_output(model.get_submodule(node.name), node.op, reads[0], partial(zeroed, gone))
             case _:
                 value = model.get_submodule(node.name)(reads[0])
         source = (bypassed or {}).get(node.name)
@@ -119,8 +140,23 @@ def expected_output(model, genome, edit, inputs):
         return forward(model, genome, inputs, bypassed={end: genome.by_name[edit.layer].inputs[0]})
     if isinstance(edit, PruneConnections | Binarise | Debinarise):
         module, op = model.get_submodule(edit.layer), genome.by_name[edit.layer].op
-        changed = {PruneConnections: thinned, Binarise: binarised, Debinarise: debinarised}[type(edit)]
-        return forward(model, genome, inputs, replaced={edit.layer: changed(module, op, edit)})
+        change = {PruneConnections: thinned, Binarise: binarised, Debinarise: debinarised}[type(edit)]
+        layer = partial(layer_output, *change(module, op, edit))
+        return forward(model, genome, inputs, changed={edit.layer: layer})
+    if isinstance(edit, ShrinkKernel):
+        return forward(without_border_taps(model, edit.conv), genome, inputs)
+    if isinstance(edit, PruneBranch):
+        return forward_without_branch(model, genome, edit.node, edit.branch, inputs)
+    if isinstance(edit, DownsampleEarlier | DownsampleLater):
+        return forward_with_moved_stride(model, genome, edit, inputs)
+    if isinstance(edit, Factorise):
+        model = copy.deepcopy(model)
+        weight = model.get_submodule(edit.layer).weight.data
+        weight.copy_(nearest_factorisable(weight, edit.form, edit.rank))
+        return forward(model, genome, inputs)
+    if isinstance(edit, Trade):
+        between = inherit(model, genome, edit.first)
+        return expected_output(between, edit.first.apply(genome), edit.second, inputs)
     raise NotImplementedError(f"say what a child of {type(edit).__name__} computes")
 
 
@@ -145,6 +181,96 @@ def debinarised(module, op, edit):
     rows = zip(module.weight, module.scale, strict=True)
     weight = torch.stack([torch.where(row > 0, scale, -scale) for row, scale in rows])
     return Layer(weight, module.bias), replace(op, binary=False)
+
+
+def without_border_taps(model, conv):
+    """A copy of the network in which the outermost taps of every extent of three or more are zero."""
+    model = copy.deepcopy(model)
+    weight = model.get_submodule(conv).weight.data
+    for dim in range(2, weight.dim()):
+        if weight.shape[dim] >= 3:
+            weight.select(dim, 0).zero_()
+            weight.select(dim, -1).zero_()
+    return model
+
+
+def forward_without_branch(model, genome, name, branch, inputs):
+    """The network without one term or factor, or with channels joined by a Concat that no layer sees."""
+    node = genome.by_name[name]
+    if isinstance(node.op, Concat):
+        start = sum(genome.shapes[source][0] for source in node.inputs[:branch])
+        dead = {(name, start + c) for c in range(genome.shapes[node.inputs[branch]][0])}
+        for later in genome.nodes[genome.nodes.index(node) + 1 :]:
+            dead |= {made for read, made in _links(genome, later) if read in dead}
+        return forward(model, genome, inputs, dead=dead)
+
+    def combine(*reads):
+        left = [read for i, read in enumerate(reads) if i != branch]
+        stacked = torch.stack(torch.broadcast_tensors(*left))
+        return stacked.sum(0) if isinstance(node.op, Add) else stacked.prod(0)
+
+    return forward(model, genome, inputs, changed={name: combine})
+
+
+def forward_with_moved_stride(model, genome, edit, inputs):
+    """The network with a map thinned out where it is made, not where it is read, or the other way."""
+    region, earlier = region_behind(genome, edit.conv), isinstance(edit, DownsampleEarlier)
+    giver = region.readers[0] if earlier else region.makers[0]
+    stride = model.get_submodule(giver).stride
+
+    def convolution(name, thin):
+        op = genome.by_name[name].op
+        full = partial(layer_output, model.get_submodule(name), replace(op, stride=(1,) * len(stride)))
+        return lambda read: full(read)[(..., *[slice(None, None, s if thin else 1) for s in stride])]
+
+    changed = {name: convolution(name, earlier) for name in region.makers}
+    changed |= {name: convolution(name, not earlier) for name in region.readers}
+    return forward(model, genome, inputs, changed=changed)
+
+
+def nearest_factorisable(weight, form, rank):
+    """The nearest weight that factors of a form can have, by projections onto leading eigenvectors."""
+    if form == "expand":
+        rows = weight.reshape(len(weight), -1)
+        return (leading_projection(rows.T, rank) @ rows).reshape(weight.shape)
+    if form == "separable":
+        near = torch.empty_like(weight)
+        for channel in range(weight.shape[1]):
+            rows = weight[:, channel].reshape(len(weight), -1)
+            near[:, channel] = (rows @ leading_projection(rows, 1)).reshape(near[:, channel].shape)
+        return near
+    near = weight.clone()
+    if form == "fire":  # the first half of the outputs keep their middle tap alone
+        taps = near.reshape(*near.shape[:2], -1)
+        outer = [tap for tap in range(taps.shape[2]) if tap != taps.shape[2] // 2]
+        taps[: len(near) // 2, :, outer] = 0
+    rows = near.movedim(1, -1).reshape(-1, near.shape[1])
+    projection = leading_projection(rows, rank)
+    return torch.einsum("om...,mi->oi...", near, projection)
+
+
+def leading_projection(rows, rank):
+    """Projection onto the space in which rows, tall and wide, have most of their squares."""
+    _, vectors = torch.linalg.eigh(rows.T @ rows)
+    leading = vectors[:, max(0, rows.shape[1] - rank) :]
+    return leading @ leading.T
+
+
+def output_by_joint(model, genome, child_model, child, joint, inputs):
+    """The parent's output when one value in it is replaced by what the child computes there.
+
+    The child's value is computed from what both have in common, the parent's activations, and the child's
+    parameters alone.
+    """
+    before, after = joint
+    values = evaluate_nodes(model, genome, inputs)
+    common = {}
+    for node in child.nodes:
+        if genome.by_name.get(node.name) == node and common.keys() >= set(node.inputs):
+            common[node.name] = values[node.name]
+    replacement = evaluate_nodes(child_model, child, inputs, known=common)[after]
+    assert replacement.shape == values[before].shape
+    return forward(model, genome, inputs, known={before: replacement})
 
 
 def find_components(genome):

@@ -179,10 +179,12 @@ def _outcome(parent: Individual | None, genome: Genome, change: float, rng: Rand
     if parent is not None and rng.random() < 0.1:
         return Outcome("diverged", reason="the loss is not finite", seconds=0.5)
     before = 0.9 if parent is None else parent.outcome.loss
+    probed = 0.8 if parent is None else parent.outcome.probe_loss
     loss = max(0.08, before + 0.3 * change + rng.gauss(-0.02, 0.03))
     return Outcome(
         "ok",
-        inherited_loss=None if parent is None else before + change,
+        inherited_loss=None if parent is None else probed + change,
+        probe_loss=0.9 * loss,
         loss=loss,
         accuracy=max(0.1, min(0.99, exp(-0.4 * loss) + rng.gauss(0, 0.005))),
         correct=f"{rng.getrandbits(64):x}",

@@ -41,5 +41,6 @@ def small_config(run_dir: Path | None = None, **changes: object) -> Config:
         "devices": "cpu",
         "run_dir": run_dir,
         "train_on": 0.25,
+        "example_exponent": 0.5,
     }
     return dataclasses.replace(PRESETS["digits"].config, **{**settings, **changes})

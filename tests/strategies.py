@@ -1,6 +1,7 @@
 """Genomes and edits to test with: named examples, and hypothesis strategies that draw any topology."""
 
 import random
+from functools import cache
 from itertools import islice
 from math import prod
 from typing import get_args
@@ -9,7 +10,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from evo_topo.edits import Debinarise, EditError, GrowConnections, legal_edits, random_edit
+from evo_topo.edits import KINDS, legal_edits, random_edit
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import (
     Activation,
@@ -248,15 +249,26 @@ def binary():
     return net.finish(net.linear(net.add(Linear(5, bias=False, binary=True), hidden), 3))
 
 
-def versatile():
-    """A residual network to which every kind of edit applies: one layer of it is sparse, one binary."""
-    genome = resnet((8, 8), 1, 8)
-    marks = {"conv1": {"fan_in": 20}, "conv7": {"fan_in": 9}, "conv14": {"binary": True}}
-    return Genome(tuple([replace_op(node, **marks.get(node.name, {})) for node in genome.nodes]))
+def versatile(width=6):
+    """A residual network in which every kind of edit has a site: one layer of it is sparse, one binary."""
+    net = Sketch(3, 8, 8)
+    x = net.unit(net.unit(net.input, width), width, stride=(2, 2))
+    y = net.add(Norm(), net.conv(net.unit(x, width, fan_in=9), width))
+    x = net.relu(net.add(Add(), x, y))
+    return net.end(net.unit(net.unit(x, width, stride=(2, 2)), width, binary=True), 10)
 
 
 def replace_op(node, **settings):
     return Node(node.name, replace(node.op, **settings), node.inputs)
+
+
+def strided():
+    """A stride on both readers of a sum, between pixelwise nodes, and one that was taken earlier."""
+    net = Sketch(2, 8, 8)
+    x = net.unit(net.input, 3)
+    x = net.add(Activation("silu"), net.add(Add(), net.conv(x, 4, bias=True), net.conv(x, 4, 1)))
+    y = net.add(Add(), net.unit(x, 5, stride=(2, 2)), net.conv(x, 5, 1, stride=(2, 2)))
+    return net.end(net.unit(net.unit(y, 4, 3, stride=(2, 1)), 3))
 
 
 EXAMPLES = {
@@ -281,6 +293,7 @@ EXAMPLES = {
         partly_fixed,
         sparse,
         binary,
+        strided,
         versatile,
     )
 } | {"small_resnet": lambda: resnet((4, 6), 1, 8)}
@@ -419,19 +432,20 @@ _ON_MAPS = (_convolve, _convolve, _group, _group, _pool, _gate, _flatten)
 @st.composite
 def genome_edits(draw, kind=None, of=None):
     """Pairs of a genome and an edit (of the given kind) that applies to it."""
-    undone = kind in (GrowConnections, Debinarise)  # they need a layer that is sparse or binary
-    names = ["sparse", "binary", "versatile"] if undone else sorted(EXAMPLES)
-    examples = st.sampled_from(names).map(lambda n: EXAMPLES[n]())
-    genome = draw(of or st.one_of(*[genomes()] * (not undone), marked_genomes(), examples))
-    seeds = draw(st.integers(0, 2**16))
-    edits = list(islice(legal_edits(genome), 300)) + _random_edits(genome, random.Random(seeds))
-    edits = [edit for edit in edits if kind in (None, type(edit))]
+    examples = examples_with(kind)
+    genome = draw(of or st.one_of(genomes(), marked_genomes(), st.sampled_from(examples)))
+    kinds = KINDS if kind is None else (kind,)
+    if of is None and next(legal_edits(genome, kinds), None) is None:
+        genome = draw(st.sampled_from(examples))
+    rng = random.Random(draw(st.integers(0, 2**16)))
+    edits = list(islice(legal_edits(genome, kinds), 30))
     assume(edits)
-    return genome, draw(st.sampled_from(edits))
+    return genome, draw(st.sampled_from(edits + [random_edit(genome, rng, kinds) for _ in range(5)]))
 
 
-def _random_edits(genome, rng, count=30):
-    try:
-        return [random_edit(genome, rng) for _ in range(count)]
-    except EditError:
-        return []
+@cache
+def examples_with(kind):
+    """The named genomes to which an edit (of the given kind) applies."""
+    kinds = KINDS if kind is None else (kind,)
+    found = [make() for _, make in sorted(EXAMPLES.items())]
+    return [genome for genome in found if next(legal_edits(genome, kinds), None) is not None]

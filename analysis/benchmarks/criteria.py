@@ -103,7 +103,7 @@ class CriteriaInfo(Struct, frozen=True):
 def _ggn(subject: Subject, curvature: Curvature) -> UnitScores:
     """OBD without its first-order term."""
     statistics = gate_statistics(*subject, curvature)
-    return {name: 0.5 * matrix.diagonal() for name, matrix in statistics.curvature.items()}
+    return {name: (statistics.alone - statistics.gradient)[at] for name, at in statistics.columns.items()}
 
 
 def _place_in_cascade(subject: Subject, shortlist: float) -> UnitScores:

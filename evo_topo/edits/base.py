@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Protocol, Self, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from evo_topo.genome import Genome, GenomeError, Node
-from evo_topo.ops import Conv, Linear
+from evo_topo.genome import Genome
+from evo_topo.units import channel_origins
+
+T = TypeVar("T")
 
 
 class EditError(ValueError):
@@ -39,8 +42,53 @@ class Edit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="edit"):
         raise EditError(f"{type(self).__name__} cannot be applied")
 
     def unit_map(self, genome: Genome) -> dict[str, list[int]]:
-        """For each group whose units change: for each unit of the child, the parent's unit."""
+        """For each group whose units change: for each unit of the child, the parent's unit, or `NEW`."""
         return {}
+
+    def channel_map(self, genome: Genome) -> dict[str, list[int]]:
+        """For each node: for each channel of the child, the parent's channel, or `NEW`.
+
+        Empty where no channel changes.
+        """
+        unit_map = self.unit_map(genome)
+        return channel_origins(genome, unit_map) if unit_map else {}
+
+    def joint(self, genome: Genome) -> tuple[str, str] | None:
+        """Where a local edit meets what it leaves alone.
+
+        Returns:
+            The parent's node whose value the edit changes, and the child's node that computes the new
+            value, of the same shape: all that is computed from that value stays as it is. The new value
+            follows from the parent's activations and the child's parameters alone. None for edits
+            of units, and where there is no single such place.
+
+        Raises:
+            EditError: When the edit does not apply to this genome.
+        """
+        return None
+
+    @classmethod
+    def candidates(cls, genome: Genome) -> Iterator[Self]:
+        """One edit for each site, lazily; some may turn out not to apply."""
+        return iter(())
+
+    @classmethod
+    def legal(cls, genome: Genome) -> Iterator[Self]:
+        """The edits of this kind that apply, lazily, one for each site."""
+        return (edit for edit in cls.candidates(genome) if applies(edit, genome))
+
+    def varied(self, genome: Genome, rng: RandomSource) -> Self:
+        """An edit of the same site whose size and other settings are drawn."""
+        return self
+
+    @classmethod
+    def drawn(cls, genome: Genome, rng: RandomSource) -> Self | None:
+        """An edit of this kind that applies, of a random site and size; None where there is none."""
+        for site in shuffled(list(cls.candidates(genome)), rng):
+            for edit in (site.varied(genome, rng), site):
+                if applies(edit, genome):
+                    return edit
+        return None
 
     def describe(self) -> str:
         """A few words for tables and figures."""
@@ -51,26 +99,20 @@ class Edit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="edit"):
         return msgspec.json.encode(self).decode()
 
 
-def child_of(nodes: tuple[Node, ...], edit: Edit) -> Genome:
-    """The child genome with these nodes; an `EditError` where they are no valid network."""
+def applies(edit: Edit, genome: Genome) -> bool:
+    """Whether an edit applies, found by trying."""
     try:
-        return Genome(nodes)
-    except GenomeError as error:
-        raise EditError(f"{edit.describe()}: the child is not valid: {error}") from None
+        edit.apply(genome)
+    except EditError:
+        return False
+    return True
 
 
-def weighted_layer(genome: Genome, layer: str) -> Conv | Linear:
-    """The Conv or Linear of a name.
-
-    Raises:
-        EditError: When there is no such node.
-    """
-    node = genome.by_name.get(layer)
-    if node is None or not isinstance(node.op, Conv | Linear):
-        raise EditError(f"there is no Conv or Linear node {layer!r}")
-    return node.op
+def draw(items: Sequence[T], rng: RandomSource) -> T:
+    """One of the items, uniformly."""
+    return items[int(rng.random() * len(items))]
 
 
-def with_op(genome: Genome, name: str, op: Conv | Linear) -> tuple[Node, ...]:
-    """The nodes, one of them with another operation."""
-    return tuple([Node(name, op, node.inputs) if node.name == name else node for node in genome.nodes])
+def shuffled(items: Sequence[T], rng: RandomSource) -> list[T]:
+    """The items in random order."""
+    return sorted(items, key=lambda _: rng.random())

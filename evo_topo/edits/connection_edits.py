@@ -8,12 +8,13 @@ stays so when units come and go. Which weights these are is a matter of inherita
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from msgspec import Meta
 from msgspec.structs import replace
 
-from evo_topo.edits.base import Edit, EditError, RandomSource, child_of, weighted_layer, with_op
+from evo_topo.edits.base import Edit, EditError, RandomSource
+from evo_topo.edits.surgery import layer_of, with_ops
 from evo_topo.genome import Genome
 from evo_topo.ops import MAX_ELEMENTS, Conv, Linear
 
@@ -42,7 +43,20 @@ class PruneConnections(Edit, frozen=True, tag="prune_connections"):
                 f"{self.layer!r} has {connections(op, width)} connections per unit: "
                 f"from 1 to all but one can go, not {self.count}"
             )
-        return child_of(with_op(genome, self.layer, with_fan_in(op, left, width)), self)
+        return with_ops(genome, {self.layer: with_fan_in(op, left, width)}, self)
+
+    def joint(self, genome: Genome) -> tuple[str, str]:
+        self.apply(genome)
+        return self.layer, self.layer
+
+    def varied(self, genome: Genome, rng: RandomSource) -> Self:
+        """Up to half of a unit's connections."""
+        present = connections(*_weighted(genome, self.layer))
+        return replace(self, count=1 + int(rng.random() * (present - 1) / 2))
+
+    @classmethod
+    def candidates(cls, genome: Genome) -> Iterator[Self]:
+        return (cls(layer) for layer in _real_layers(genome))
 
     def describe(self) -> str:
         return f"prune {self.count} connections per unit of {self.layer}"
@@ -69,41 +83,25 @@ class GrowConnections(Edit, frozen=True, tag="grow_connections"):
             raise EditError(
                 f"{self.layer!r} has {masked} masked connections per unit: {self.count} cannot come back"
             )
-        return child_of(
-            with_op(genome, self.layer, with_fan_in(op, connections(op, width) + self.count, width)), self
-        )
+        grown = with_fan_in(op, connections(op, width) + self.count, width)
+        return with_ops(genome, {self.layer: grown}, self)
+
+    def joint(self, genome: Genome) -> tuple[str, str]:
+        self.apply(genome)
+        return self.layer, self.layer
+
+    def varied(self, genome: Genome, rng: RandomSource) -> Self:
+        """Up to half of a unit's masked connections."""
+        op, width = _weighted(genome, self.layer)
+        masked = op.dense_fan_in(width) - connections(op, width)
+        return replace(self, count=1 + int(rng.random() * (masked - 1) / 2))
+
+    @classmethod
+    def candidates(cls, genome: Genome) -> Iterator[Self]:
+        return (cls(layer) for layer in _real_layers(genome) if _weighted(genome, layer)[0].fan_in)
 
     def describe(self) -> str:
         return f"grow {self.count} connections per unit of {self.layer}"
-
-
-def legal_connection_edits(genome: Genome) -> Iterator[PruneConnections | GrowConnections]:
-    """The connection edits that apply, lazily: one per kind and layer, of one connection per unit."""
-    for layer, present, masked in connection_sites(genome):
-        if present > 1:
-            yield PruneConnections(layer)
-        if masked:
-            yield GrowConnections(layer)
-
-
-def random_connection_edits(
-    genome: Genome, rng: RandomSource
-) -> Iterator[PruneConnections | GrowConnections]:
-    """One per kind and layer, each of a random size, up to half of a unit's connections."""
-    for layer, present, masked in connection_sites(genome):
-        if present > 1:
-            yield PruneConnections(layer, 1 + int(rng.random() * (present - 1) / 2))
-        if masked:
-            yield GrowConnections(layer, 1 + int(rng.random() * (masked - 1) / 2))
-
-
-def connection_sites(genome: Genome) -> Iterator[tuple[str, int, int]]:
-    """Name, connections per unit and masked ones, of each layer that may be sparse."""
-    for node in genome.nodes:
-        if isinstance(node.op, Conv | Linear) and not node.op.binary:
-            width = genome.shapes[node.inputs[0]][0]
-            present = connections(node.op, width)
-            yield node.name, present, node.op.dense_fan_in(width) - present
 
 
 def connections(op: Conv | Linear, width: int) -> int:
@@ -116,9 +114,34 @@ def with_fan_in(op: Conv | Linear, fan_in: int, width: int) -> Conv | Linear:
     return replace(op, fan_in=None if fan_in == op.dense_fan_in(width) else fan_in)
 
 
+def reading_other_channels(old: Conv | Linear, new: Conv | Linear, before: int, after: int) -> Conv | Linear:
+    """`new`, which reads `after` channels, with connections that follow from those of `old`.
+
+    The genome does not know the mask, so the rule is one that holds for every mask and keeps the function:
+    a layer that reads less keeps the number of connections while there is room (where one was cut, another
+    starts at zero), one that reads more keeps the number of masked ones (those of new columns are all there).
+
+    Args:
+        old: The parent's layer.
+        new: The child's layer, whose number of connections is yet to be set.
+        before: Channels that the parent's layer reads.
+        after: Channels that the child's layer reads.
+    """
+    dense, dense_after = old.dense_fan_in(before), new.dense_fan_in(after)
+    kept = connections(old, before) + max(dense_after - dense, 0)
+    return with_fan_in(new, min(kept, dense_after), after)
+
+
+def _real_layers(genome: Genome) -> Iterator[str]:
+    """Names of the layers that may be sparse."""
+    for node in genome.nodes:
+        if isinstance(node.op, Conv | Linear) and not node.op.binary:
+            yield node.name
+
+
 def _weighted(genome: Genome, layer: str) -> tuple[Conv | Linear, int]:
     """A Conv or Linear with real weights, and the number of channels that it reads."""
-    op = weighted_layer(genome, layer)
+    node, op = layer_of(genome, layer)
     if op.binary:
         raise EditError(f"{layer!r} is binary: its weights are never zero")
-    return op, genome.shapes[genome.by_name[layer].inputs[0]][0]
+    return op, genome.shapes[node.inputs[0]][0]

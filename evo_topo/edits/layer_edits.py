@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Self
 
 from msgspec import Meta
 
-from evo_topo.edits.base import Edit, EditError, child_of, weighted_layer
+from evo_topo.edits.base import Edit, EditError, applies
+from evo_topo.edits.surgery import child_of, fresh_number, inserted, is_roomy, layer_of, node_of, reading
 from evo_topo.genome import Genome, Node
-from evo_topo.ops import Activation, Conv, Linear, Norm
+from evo_topo.ops import MAX_ELEMENTS, Activation, Conv, Linear, Norm
 
 
 class PruneLayer(Edit, frozen=True, tag="prune_layer"):
@@ -24,8 +26,24 @@ class PruneLayer(Edit, frozen=True, tag="prune_layer"):
                 f"layer {self.layer!r} reads shape {genome.shapes[source]} and makes "
                 f"{genome.shapes[chain[-1]]}: only equal shapes can be bypassed"
             )
-        nodes = [_reading(node, {chain[-1]: source}) for node in genome.nodes if node.name not in chain]
-        return child_of(tuple(nodes), self)
+        nodes = [reading(node, {chain[-1]: source}) for node in genome.nodes if node.name not in chain]
+        return child_of(nodes, self)
+
+    def joint(self, genome: Genome) -> tuple[str, str]:
+        self.apply(genome)
+        return layer_chain(genome, self.layer)[-1], genome.by_name[self.layer].inputs[0]
+
+    @classmethod
+    def candidates(cls, genome: Genome) -> Iterator[Self]:
+        trainable = [node for node in genome.nodes if isinstance(node.op, Conv | Linear)]
+        for node in trainable:
+            end = layer_chain(genome, node.name)[-1]
+            if len(trainable) > 1 and genome.shapes[end] == genome.shapes[node.inputs[0]]:
+                yield cls(node.name)
+
+    @classmethod
+    def legal(cls, genome: Genome) -> Iterator[Self]:
+        return cls.candidates(genome)
 
     def describe(self) -> str:
         return f"prune layer {self.layer}"
@@ -47,26 +65,37 @@ class SplitLayer(Edit, frozen=True, tag="split_layer"):
     is_function_preserving: ClassVar[bool] = True
 
     def apply(self, genome: Genome) -> Genome:
-        node = genome.by_name.get(self.after)
-        if node is None:
-            raise EditError(f"there is no node {self.after!r}")
+        node = node_of(genome, self.after)
         if not is_idempotent(node):
             raise EditError(f"{self.after!r} is no ReLU: a layer behind it cannot start as identity")
         if self.kernel not in range(1, 32, 2):
             raise EditError(f"kernel must be odd, from 1 to 31, got {self.kernel}")
-        added = self._new_nodes(genome, node)
-        nodes: list[Node] = []
-        for old in genome.nodes:
-            nodes.append(_reading(old, {self.after: added[-1].name}))
-            if old is node:
-                nodes.extend(added)
-        return child_of(tuple(nodes), self)
+        return child_of(inserted(genome, self.after, self._new_nodes(genome, node)), self)
+
+    def joint(self, genome: Genome) -> tuple[str, str]:
+        self.apply(genome)
+        return self.after, self._new_nodes(genome, genome.by_name[self.after])[-1].name
+
+    @classmethod
+    def candidates(cls, genome: Genome) -> Iterator[Self]:
+        for node in genome.nodes:
+            if is_idempotent(node):
+                extents = genome.shapes[node.name][1:]
+                yield cls(node.name, 3 if max(extents, default=1) > 1 else 1)
+
+    @classmethod
+    def legal(cls, genome: Genome) -> Iterator[Self]:
+        for edit in cls.candidates(genome):
+            width, *extents = genome.shapes[edit.after]
+            fits = width**2 * edit.kernel ** len(extents) <= MAX_ELEMENTS
+            if (is_roomy(genome) and fits) or applies(edit, genome):
+                yield edit
 
     def _new_nodes(self, genome: Genome, node: Node) -> list[Node]:
         width, *extents = genome.shapes[node.name]
         before = genome.by_name[node.inputs[0]]
         has_norm = isinstance(before.op, Norm)
-        number = _fresh_number(genome, ("conv", "linear", "norm", "relu"))
+        number = fresh_number(genome, ("conv", "linear", "norm", "relu"))
         if extents:
             kernel = (self.kernel,) * len(extents)
             padding = (self.kernel // 2,) * len(extents)
@@ -94,25 +123,10 @@ def layer_chain(genome: Genome, layer: str) -> list[str]:
     Raises:
         EditError: When there is no such Conv or Linear.
     """
-    weighted_layer(genome, layer)
+    layer_of(genome, layer)
     chain = [layer]
     for kind in (Norm, Activation):
         readers = genome.readers[chain[-1]]
         if len(readers) == 1 and isinstance(genome.by_name[readers[0]].op, kind):
             chain.append(readers[0])
     return chain
-
-
-def _reading(node: Node, renamed: dict[str, str]) -> Node:
-    """The node with some of its inputs renamed."""
-    if renamed.keys().isdisjoint(node.inputs):
-        return node
-    return Node(node.name, node.op, tuple([renamed.get(name, name) for name in node.inputs]))
-
-
-def _fresh_number(genome: Genome, prefixes: tuple[str, ...]) -> int:
-    """A number that makes every prefix a new name; depends on the genome alone, so edits replay."""
-    number = len(genome.nodes)
-    while any(f"{prefix}{number}" in genome.by_name for prefix in prefixes):
-        number += 1
-    return number

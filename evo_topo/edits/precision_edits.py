@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Self
 
 from msgspec.structs import replace
 
-from evo_topo.edits.base import Edit, EditError, child_of, weighted_layer, with_op
+from evo_topo.edits.base import Edit, EditError
+from evo_topo.edits.surgery import layer_of, with_ops
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import Conv, Linear
 from evo_topo.units import unit_table
@@ -26,14 +28,24 @@ class Binarise(Edit, frozen=True, tag="binarise"):
     layer: str
 
     def apply(self, genome: Genome) -> Genome:
-        op = weighted_layer(genome, self.layer)
+        node, op = layer_of(genome, self.layer)
         if op.binary:
             raise EditError(f"{self.layer!r} is binary already")
         if op.fan_in is not None:
             raise EditError(f"{self.layer!r} is sparse, and binary weights are never zero")
-        if not _is_inner(genome, genome.by_name[self.layer]):
+        if not _is_inner(genome, node):
             raise EditError(f"{self.layer!r} reads the input or makes the class scores: it stays real")
-        return child_of(with_op(genome, self.layer, replace(op, binary=True)), self)
+        return with_ops(genome, {self.layer: replace(op, binary=True)}, self)
+
+    def joint(self, genome: Genome) -> tuple[str, str]:
+        self.apply(genome)
+        return self.layer, self.layer
+
+    @classmethod
+    def candidates(cls, genome: Genome) -> Iterator[Self]:
+        for node in genome.nodes:
+            if isinstance(node.op, Conv | Linear) and not node.op.binary:
+                yield cls(node.name)
 
     def describe(self) -> str:
         return f"binarise {self.layer}"
@@ -49,23 +61,23 @@ class Debinarise(Edit, frozen=True, tag="debinarise"):
     layer: str
 
     def apply(self, genome: Genome) -> Genome:
-        op = weighted_layer(genome, self.layer)
+        _, op = layer_of(genome, self.layer)
         if not op.binary:
             raise EditError(f"{self.layer!r} is not binary")
-        return child_of(with_op(genome, self.layer, replace(op, binary=False)), self)
+        return with_ops(genome, {self.layer: replace(op, binary=False)}, self)
+
+    def joint(self, genome: Genome) -> tuple[str, str]:
+        self.apply(genome)
+        return self.layer, self.layer
+
+    @classmethod
+    def candidates(cls, genome: Genome) -> Iterator[Self]:
+        for node in genome.nodes:
+            if isinstance(node.op, Conv | Linear) and node.op.binary:
+                yield cls(node.name)
 
     def describe(self) -> str:
         return f"make {self.layer} real"
-
-
-def legal_precision_edits(genome: Genome) -> Iterator[Binarise | Debinarise]:
-    """The precision edits that apply, lazily: one per layer at most."""
-    for node in genome.nodes:
-        if isinstance(node.op, Conv | Linear):
-            if node.op.binary:
-                yield Debinarise(node.name)
-            elif node.op.fan_in is None and _is_inner(genome, node):
-                yield Binarise(node.name)
 
 
 def _is_inner(genome: Genome, node: Node) -> bool:

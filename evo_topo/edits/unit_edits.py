@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, ClassVar
+from itertools import islice
+from typing import Annotated, ClassVar, Self
 
 from msgspec import Meta
 from msgspec.structs import replace
 
-from evo_topo.edits.base import Edit, EditError, child_of
-from evo_topo.edits.connection_edits import with_fan_in
-from evo_topo.genome import Genome, Node
-from evo_topo.ops import Conv, Linear
+from evo_topo.edits.base import Edit, EditError, RandomSource, applies, shuffled
+from evo_topo.edits.connection_edits import reading_other_channels
+from evo_topo.edits.surgery import is_roomy, with_ops
+from evo_topo.genome import Genome
+from evo_topo.ops import AnyOp, Conv, Linear
 from evo_topo.units import UnitGroup, channel_origins, unit_table
 
 UnitSets = tuple[tuple[str, tuple[Annotated[int, Meta(ge=0)], ...]], ...]
@@ -24,7 +26,7 @@ class PruneUnits(Edit, frozen=True, tag="prune_units"):
     units: UnitSets
 
     def apply(self, genome: Genome) -> Genome:
-        return _with_units(genome, self)
+        return with_units(genome, self)
 
     def unit_map(self, genome: Genome) -> dict[str, list[int]]:
         kept = {}
@@ -36,6 +38,23 @@ class PruneUnits(Edit, frozen=True, tag="prune_units"):
                     raise EditError(f"pruning {len(gone)} units of {group.name!r} empties {maker!r}")
             kept[group.name] = [unit for unit in range(group.width) if unit not in gone]
         return kept
+
+    @classmethod
+    def legal(cls, genome: Genome) -> Iterator[Self]:
+        for group in unit_table(genome).groups.values():
+            for unit in range(group.width):
+                if list(spare_units(genome, group, (unit,))):
+                    yield cls(((group.name, (unit,)),))
+
+    @classmethod
+    def drawn(cls, genome: Genome, rng: RandomSource) -> Self | None:
+        """Units of a random group, up to half of it."""
+        for group in shuffled(list(unit_table(genome).groups.values()), rng):
+            order = shuffled(range(group.width), rng)
+            units = tuple(islice(spare_units(genome, group, order), _random_size(group, rng)))
+            if units:
+                return cls(((group.name, tuple(sorted(units))),))
+        return None
 
     def describe(self) -> str:
         return _describe_units("prune", self.units)
@@ -55,7 +74,7 @@ class SplitUnits(Edit, frozen=True, tag="split_units"):
     is_function_preserving: ClassVar[bool] = True
 
     def apply(self, genome: Genome) -> Genome:
-        return _with_units(genome, self)
+        return with_units(genome, self)
 
     def unit_map(self, genome: Genome) -> dict[str, list[int]]:
         repeated = {}
@@ -69,6 +88,25 @@ class SplitUnits(Edit, frozen=True, tag="split_units"):
                     )
             repeated[group.name] = [unit for unit in range(group.width) for _ in range(1 + (unit in twice))]
         return repeated
+
+    @classmethod
+    def legal(cls, genome: Genome) -> Iterator[Self]:
+        for group in unit_table(genome).groups.values():
+            for unit in range(group.width):
+                edit = cls(((group.name, (unit,)),))
+                if group.splittable[unit] and (is_roomy(genome) or applies(edit, genome)):
+                    yield edit
+
+    @classmethod
+    def drawn(cls, genome: Genome, rng: RandomSource) -> Self | None:
+        """Units of a random group, up to half of it."""
+        for group in shuffled(list(unit_table(genome).groups.values()), rng):
+            order = [unit for unit in shuffled(range(group.width), rng) if group.splittable[unit]]
+            units = tuple(sorted(order[: _random_size(group, rng)]))
+            edit = cls(((group.name, units),))
+            if units and applies(edit, genome):
+                return edit
+        return None
 
     def describe(self) -> str:
         return _describe_units("split", self.units)
@@ -85,6 +123,10 @@ def spare_units(genome: Genome, group: UnitGroup, order: Iterable[int]) -> Itera
             yield unit
 
 
+def _random_size(group: UnitGroup, rng: RandomSource) -> int:
+    return 1 + int(rng.random() * group.width / 2)
+
+
 def _checked(genome: Genome, units: UnitSets) -> Iterator[tuple[UnitGroup, tuple[int, ...]]]:
     """Each group with its units, after checking that they exist and occur once."""
     groups = unit_table(genome).groups
@@ -99,18 +141,17 @@ def _checked(genome: Genome, units: UnitSets) -> Iterator[tuple[UnitGroup, tuple
         yield groups[name], chosen
 
 
-def _with_units(genome: Genome, edit: PruneUnits | SplitUnits) -> Genome:
+def with_units(genome: Genome, edit: Edit) -> Genome:
     """The child whose makers have the widths that the edit's unit map asks for."""
     origins = channel_origins(genome, edit.unit_map(genome))
-    nodes = []
+    ops: dict[str, AnyOp] = {}
     for node in genome.nodes:
         op = node.op
         if isinstance(op, Conv | Linear):
             read, before = len(origins[node.inputs[0]]), genome.shapes[node.inputs[0]][0]
             wide = _with_widths(op, len(origins[node.name]), read, before)
-            op = with_fan_in(wide, _fan_in_after(op, op.dense_fan_in(before), wide.dense_fan_in(read)), read)
-        nodes.append(node if op == node.op else Node(node.name, op, node.inputs))
-    return child_of(tuple(nodes), edit)
+            ops[node.name] = reading_other_channels(op, wide, before, read)
+    return with_ops(genome, ops, edit)
 
 
 def _with_widths(op: Conv | Linear, made: int, read: int, read_before: int) -> Conv | Linear:
@@ -119,17 +160,6 @@ def _with_widths(op: Conv | Linear, made: int, read: int, read_before: int) -> C
     # The blocks of a grouped convolution keep their size, their number follows the units.
     groups = op.groups if op.groups == 1 else read * op.groups // read_before
     return replace(op, out_channels=made, groups=groups)
-
-
-def _fan_in_after(op: Conv | Linear, dense: int, dense_after: int) -> int:
-    """Connections per unit after its possible ones went from `dense` to `dense_after`.
-
-    The genome does not know the mask, so the rule is one that holds for every mask and keeps the function:
-    a prune keeps the number of connections while there is room (where one was cut, another starts at
-    zero), a split keeps the number of masked ones (those of the new columns are all there).
-    """
-    before = op.fan_in or dense
-    return min(before + max(dense_after - dense, 0), dense_after)
 
 
 def _describe_units(verb: str, units: UnitSets) -> str:

@@ -7,24 +7,30 @@ from evo_topo.saliency.ablation import ablation, brute_force, mean_loss
 from evo_topo.saliency.baselines import LabelGradients, apoz, magnitude, magnitude_prices, norm_scale
 from evo_topo.saliency.cascade import RankedUnit, cascade
 from evo_topo.saliency.gates import GateProbe, masked
+from evo_topo.saliency.joint import MacLedger, cheapest_units
 from evo_topo.saliency.obd import (
     GateStatistics,
+    cautious_saliency,
     gate_statistics,
-    obd_prices,
     obd_saliency,
     set_saliency,
 )
+from evo_topo.saliency.pricing import obd_prices
+from evo_topo.saliency.reconstruction import reconstruct
 from evo_topo.saliency.weights import ggn_diagonal, kernel_gradient, layer_obd, weight_obd
 
 __all__ = [
     "GateProbe",
     "GateStatistics",
     "LabelGradients",
+    "MacLedger",
     "RankedUnit",
     "ablation",
     "apoz",
     "brute_force",
     "cascade",
+    "cautious_saliency",
+    "cheapest_units",
     "gate_statistics",
     "ggn_diagonal",
     "kernel_gradient",
@@ -36,6 +42,7 @@ __all__ = [
     "norm_scale",
     "obd_prices",
     "obd_saliency",
+    "reconstruct",
     "set_saliency",
     "weight_obd",
 ]

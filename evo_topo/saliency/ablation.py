@@ -13,7 +13,7 @@ from evo_topo.units import unit_table
 
 
 @torch.inference_mode()
-def mean_loss(model: nn.Module, inputs: Tensor, targets: Tensor, batch_size: int = 1000) -> float:
+def mean_loss(model: nn.Module, inputs: Tensor, targets: Tensor, batch_size: int = 256) -> float:
     """Mean cross-entropy in evaluation mode, over normalised inputs and their classes."""
     batches = zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
     total = 0.0

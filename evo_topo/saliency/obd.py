@@ -7,39 +7,45 @@ A deletion changes some activation by ``d``; to second order the loss changes by
 with ``g`` the gradient of the loss at that activation and ``s`` the gradient for a label drawn from the
 model's own prediction, which makes the second term the generalised Gauss-Newton (GGN) curvature along
 ``d``. With the columns of the square root of the output Hessian in place of drawn labels it is exact. The
-derivatives of all gates of a group form a matrix ``D`` (examples x units), so ``D^T D / N`` is the full gate
-curvature, and a set S of units costs ``sum g_S + 1/2 1^T H_SS 1``, interactions included.
+derivatives of all gates form a matrix ``D`` (examples x columns), so ``H = D^T D / N`` is the full curvature
+over all groups, and a set S of units costs ``sum g_S + 1/2 1^T H_SS 1``, interactions included. ``H`` itself
+is never formed: everything asked of it is a product of ``D`` with a vector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from evo_topo.genome import Genome
-from evo_topo.prices import Prices, UnitPrices
 from evo_topo.saliency.gates import GateProbe
 
 Curvature = Literal["exact", "sampled"]
 
 
 class GateStatistics(NamedTuple):
-    """First and second order of the loss along the closing of gates, in float64 on the CPU.
+    """First and second order of the loss along the closing of gates, on the CPU.
 
     Attributes:
-        gradient: By group: mean first-order loss change of removing each unit, (units,).
-        curvature: By group: GGN of the gates, (units, units).
-        layer_gradient: First-order loss change of bypassing a layer, by node name.
-        layer_curvature: GGN along that change.
+        gradient: Mean first-order loss change of removing each unit or layer, (columns,), float64.
+        root: Square root of the GGN along these changes, which is ``root.T @ root``: (rows, columns), with
+            as many rows as derivatives were taken, but at most twice the columns.
+        columns: For each unit group, its slice of the columns; units in order.
+        layer_columns: Column of each layer that can be bypassed, by node name.
     """
 
-    gradient: dict[str, Tensor]
-    curvature: dict[str, Tensor]
-    layer_gradient: dict[str, float]
-    layer_curvature: dict[str, float]
+    gradient: Tensor
+    root: Tensor
+    columns: dict[str, slice]
+    layer_columns: dict[str, int]
+
+    @property
+    def alone(self) -> Tensor:
+        """Predicted loss change of removing each unit or layer alone, (columns,)."""
+        return self.gradient + 0.5 * self.root.square().sum(0).double()
 
 
 def gate_statistics(
@@ -65,13 +71,11 @@ def gate_statistics(
         seed: Seed of the drawn labels.
 
     Returns:
-        Gradient and curvature by unit group and by layer.
+        Gradient and curvature over all unit groups and layers together.
     """
+    roots: list[Tensor] = []
     with GateProbe(model, genome) as probe:
         gradient = torch.zeros(probe.width, dtype=torch.float64)
-        squares = {name: torch.zeros(0) for name in probe.columns}
-        layer_squares = torch.zeros(len(probe.layer_columns), dtype=torch.float64)
-        layers = list(probe.layer_columns.values())
         generator = torch.Generator().manual_seed(seed)
         for batch, labels in zip(
             torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True
@@ -81,19 +85,18 @@ def gate_statistics(
             label_seed = log_p.exp().scatter_add(1, labels[:, None], -torch.ones_like(log_p[:, :1]))
             gradient += probe.derivatives(logits, label_seed).sum(0).double().cpu()
             for column in hessian_root(log_p, curvature, samples, generator):
-                table = probe.derivatives(logits, column)
-                for name, where in probe.columns.items():
-                    part = (table[:, where].T @ table[:, where]).double().cpu()
-                    squares[name] = part if squares[name].numel() == 0 else squares[name] + part
-                layer_squares += table[:, layers].double().square().sum(0).cpu()
+                roots.append(probe.derivatives(logits, column).cpu())
+                if sum(map(len, roots)) > 4 * probe.width:
+                    roots = [_condensed(roots)]
     count = len(inputs)
-    gradient /= count
-    return GateStatistics(
-        {name: gradient[where] for name, where in probe.columns.items()},
-        {name: total / count for name, total in squares.items()},
-        {name: float(gradient[column]) for name, column in probe.layer_columns.items()},
-        dict(zip(probe.layer_columns, (layer_squares / count).tolist(), strict=True)),
-    )
+    root = _condensed(roots) / count**0.5
+    return GateStatistics(gradient / count, root, probe.columns, probe.layer_columns)
+
+
+def _condensed(tables: list[Tensor]) -> Tensor:
+    """One table with the same ``D^T D``, by a QR decomposition where rows are many."""
+    table = torch.cat(tables)
+    return torch.linalg.qr(table, mode="r").R if len(table) > 2 * table.shape[1] else table
 
 
 def hessian_root(
@@ -138,55 +141,33 @@ def obd_saliency(
         For each unit group, a tensor (units,) of predicted increases of the mean cross-entropy.
     """
     statistics = gate_statistics(model, genome, inputs, targets, curvature, seed=seed)
-    return {
-        name: gradient + 0.5 * statistics.curvature[name].diagonal()
-        for name, gradient in statistics.gradient.items()
-    }
+    return {name: statistics.alone[where] for name, where in statistics.columns.items()}
 
 
-def set_saliency(statistics: GateStatistics, group: str, units: Sequence[int]) -> float:
-    """Predicted loss increase of removing several units of a group together.
+def set_saliency(statistics: GateStatistics, units: Mapping[str, Sequence[int]]) -> float:
+    """Predicted loss increase of removing several units together, of any groups.
 
     Args:
         statistics: Of `gate_statistics`.
-        group: Name of the unit group.
-        units: Units to remove.
+        units: Units to remove, by group.
     """
-    chosen = list(units)
-    first = statistics.gradient[group][chosen].sum()
-    return float(first + 0.5 * statistics.curvature[group][chosen][:, chosen].sum())
+    chosen = [statistics.columns[name].start + unit for name, some in units.items() for unit in some]
+    first = statistics.gradient[chosen].sum()
+    return float(first + 0.5 * statistics.root[:, chosen].sum(1).double().square().sum())
 
 
-def obd_prices(statistics: GateStatistics) -> Prices:
-    """The price list of a network: nested sets of units to remove, and layers to bypass."""
-    units = {}
-    for name, gradient in statistics.gradient.items():
-        order, cumulative = _greedy_order(gradient, statistics.curvature[name])
-        units[name] = UnitPrices(tuple(order), tuple(_short(value) for value in cumulative))
-    layers = {
-        name: _short(first + 0.5 * statistics.layer_curvature[name])
-        for name, first in statistics.layer_gradient.items()
-    }
-    return Prices("obd", units, layers)
+def cautious_saliency(statistics: GateStatistics, units: Mapping[str, Sequence[int]]) -> float:
+    """Predicted loss increase of removing units together, where they were chosen because it looked small.
 
+    The quadratic model is good nearby; a set that minimises it ends where its errors are largest, in
+    negative slopes and in changes of different layers that cancel to first order only. So nothing counts
+    here that would pay: ``sum max(g, 0) + 1/2 sum max(H_SS, 0)``, both by element.
 
-def _greedy_order(gradient: Tensor, curvature: Tensor) -> tuple[list[int], list[float]]:
-    """Units in the order in which each next one adds least, given those gone before."""
-    cost = gradient + 0.5 * curvature.diagonal()
-    order: list[int] = []
-    cumulative: list[float] = []
-    total = 0.0
-    left = torch.ones(len(cost), dtype=torch.bool)
-    for _ in range(len(cost)):
-        unit = int(torch.where(left, cost, torch.inf).argmin())
-        total += float(cost[unit])
-        order.append(unit)
-        cumulative.append(total)
-        left[unit] = False
-        cost = cost + curvature[:, unit]
-    return order, cumulative
-
-
-def _short(value: float) -> float:
-    """Five significant digits: more would be noise, and a lineage holds very many prices."""
-    return float(f"{value:.5g}")
+    Args:
+        statistics: Of `gate_statistics`.
+        units: Units to remove, by group.
+    """
+    chosen = [statistics.columns[name].start + unit for name, some in units.items() for unit in some]
+    root = statistics.root[:, chosen]
+    first = statistics.gradient[chosen].clamp(min=0).sum()
+    return float(first + 0.5 * (root.T @ root).clamp(min=0).double().sum())

@@ -58,7 +58,7 @@ def test_trials_are_measured_against_the_parent(tmp_path: Path) -> None:
         parent: Individual = everyone[child.parent]
         assert trial.predicted == child.predicted_loss_change
         if child.is_alive:
-            assert trial.inherited == child.outcome.inherited_loss - parent.outcome.loss
+            assert trial.inherited == child.outcome.inherited_loss - parent.outcome.probe_loss
             assert trial.trained == child.outcome.loss - parent.outcome.loss
         else:
             assert (trial.inherited, trial.trained) == (None, None)

@@ -47,7 +47,7 @@ def test_steps_tell_what_was_promised_and_measured(tmp_path: Path) -> None:
         for step, (parent, child) in zip(steps[1:], pairwise(line), strict=True):
             assert step.predicted == child.predicted_loss_change
             if child.is_alive:
-                assert step.inherited == child.outcome.inherited_loss - parent.outcome.loss
+                assert step.inherited == child.outcome.inherited_loss - parent.outcome.probe_loss
                 assert step.trained == child.outcome.loss - parent.outcome.loss
 
 

@@ -46,7 +46,7 @@ def test_founder_then_child(order, tmp_path):
     edit = SplitUnits((("conv1", (0, 1)),))
     child = develop(child_of(order, founder.weights_sha256, edit=edit.to_json()), "cpu")
     assert child.status == "ok", child.reason
-    assert child.inherited_loss == pytest.approx(founder.loss, rel=1e-4)
+    assert child.inherited_loss == pytest.approx(founder.probe_loss, rel=1e-4)
     assert child.prices.units.keys() == founder.prices.units.keys()
     network = build(edit.apply(small_founder()))
     load_weights(network, weights_path(tmp_path, 1), child.weights_sha256)

@@ -1,12 +1,14 @@
 import itertools
 import math
+import random
 
+import msgspec
 import pytest
 from deap import tools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from populations.fitness import Member, fold_accuracy, pareto_front
+from populations.fitness import Member, estimated_accuracies, fold_accuracy, pareto_front
 from populations.individual import Individual, Outcome
 from tests.small import small_founder
 
@@ -32,11 +34,47 @@ def test_pareto_front_equals_the_definition(points):
     assert all(a[1] < b[1] for a, b in itertools.pairwise(front))
 
 
+def measured(accuracy: float, count: int, rng: random.Random) -> Individual:
+    """A network of the given true accuracy, measured on so many examples; its loss tells the truth."""
+    correct = sum((rng.random() < accuracy) << i for i in range(count))
+    outcome = Outcome(
+        "ok", correct=f"{correct:x}", loss=2 * (1 - accuracy), accuracy=correct.bit_count() / count
+    )
+    return Individual(0, None, 0, None, small_founder(), None, 0, 0, 0.0, outcome)
+
+
+@pytest.mark.parametrize("count", [100, 400])
+def test_estimates_are_closer_to_the_truth_than_measurements(count):
+    rng = random.Random(0)
+    truth = [rng.uniform(0.93, 0.99) for _ in range(200)]
+    individuals = [measured(accuracy, count, rng) for accuracy in truth]
+    estimates = estimated_accuracies(individuals, count, 2**count - 1)
+
+    def error(values):
+        return math.fsum((value - true) ** 2 for value, true in zip(values, truth, strict=True))
+
+    assert error(estimates) < 0.3 * error([fold_accuracy(i, count) for i in individuals])
+
+
+def test_a_loss_that_says_nothing_leaves_measurements_alone():
+    rng = random.Random(0)
+    individuals = [measured(rng.uniform(0.5, 0.9), 10_000, rng) for _ in range(30)]
+    shuffled = [
+        msgspec.structs.replace(i, outcome=msgspec.structs.replace(i.outcome, loss=rng.random()))
+        for i in individuals
+    ]
+    estimates = estimated_accuracies(shuffled, 10_000, 2**10_000 - 1)
+    assert estimates == pytest.approx([fold_accuracy(i, 10_000) for i in shuffled], abs=1e-3)
+    assert estimated_accuracies(shuffled[:3], 10_000, 1) == [
+        fold_accuracy(i, 10_000, 1) for i in shuffled[:3]
+    ]
+
+
 @pytest.mark.parametrize("objective", ["pareto", "accuracy-per-flop"])
 def test_below_the_floor_one_loses_against_everyone_above(objective):
-    below = Member(individual(0b0000_0001), objective, 0.5, 8)
-    above = Member(individual(0b0111_1111), objective, 0.5, 8)
-    worst = Member(individual(0), objective, 0.5, 8)
+    below = Member(individual(0b0000_0001), objective, 0.5, 1 / 8)
+    above = Member(individual(0b0111_1111), objective, 0.5, 7 / 8)
+    worst = Member(individual(0), objective, 0.5, 0.0)
     assert above.fitness > below.fitness
     assert below.fitness > worst.fitness
     if objective == "pareto":
@@ -44,7 +82,9 @@ def test_below_the_floor_one_loses_against_everyone_above(objective):
 
 
 def test_selection_is_free_of_nan():
-    members = [Member(individual(bits, bits), "pareto", 0.5, 8) for bits in (0, 1, 255, 127, 15)]
+    members = [
+        Member(individual(bits, bits), "pareto", 0.5, bits.bit_count() / 8) for bits in (0, 1, 255, 127, 15)
+    ]
     tools.emo.assignCrowdingDist(members)
     assert not any(math.isnan(member.fitness.crowding_dist) for member in members)
     assert tools.selNSGA2(members, 3)[0].individual.id == 255

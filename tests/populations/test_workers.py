@@ -5,7 +5,8 @@ import pytest
 from evo_topo.task import save_task
 from populations.config import ConfigError
 from populations.development import DATA, Order
-from populations.workers import Slots, develop_all, resolve_devices, run_tasks, stop_workers
+from populations.individual import Outcome
+from populations.workers import Crew, Slots, resolve_devices, run_tasks, stop_workers
 from tests import faults
 from tests.small import small_config, small_founder, small_task
 
@@ -23,6 +24,19 @@ def orders(folder, count: int) -> list[Order]:
         Order(i, str(folder), small_founder().to_json(), None, "", None, i, recipe, "obd", 50)
         for i in range(count)
     ]
+
+
+def develop_all(todo: list[Order], slots: Slots, task) -> dict[int, Outcome]:
+    crew = Crew(slots, task)
+    outcomes: dict[int, Outcome] = {}
+    pending = list(todo)
+    while pending or crew.is_busy:
+        while pending and crew.has_room:
+            crew.submit(pending.pop(0))
+        for order, outcome in crew.wait():
+            assert order.id not in outcomes
+            outcomes[order.id] = outcome
+    return outcomes
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -43,14 +57,14 @@ def test_different_devices_are_held_one_at_a_time(tmp_path):
 
 def test_a_child_that_kills_its_worker_once_is_developed_again(tmp_path):
     slots = Slots(("cpu", "cpu"), 1, tmp_path)
-    outcomes = {o.id: outcome for o, outcome in develop_all(orders(tmp_path, 4), slots, faults.dies_once)}
+    outcomes = develop_all(orders(tmp_path, 4), slots, faults.dies_once)
     assert sorted(outcomes) == [0, 1, 2, 3]
     assert {outcome.status for outcome in outcomes.values()} == {"ok"}
 
 
 def test_a_child_that_always_kills_its_worker_fails_alone(tmp_path):
     slots = Slots(("cpu", "cpu"), 1, tmp_path)
-    outcomes = {o.id: outcome for o, outcome in develop_all(orders(tmp_path, 4), slots, faults.dies_always)}
+    outcomes = develop_all(orders(tmp_path, 4), slots, faults.dies_always)
     assert {i: outcome.status for i, outcome in outcomes.items()} == {0: "ok", 1: "crashed", 2: "ok", 3: "ok"}
     assert "3 times" in outcomes[1].reason
 

@@ -1,7 +1,6 @@
 import random
 from collections import Counter
 from itertools import islice
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evo_topo.edits import (
-    AnyEdit,
+    KINDS,
     Binarise,
     Debinarise,
     EditError,
@@ -19,11 +18,11 @@ from evo_topo.edits import (
     PruneUnits,
     SplitLayer,
     SplitUnits,
-    drawing,
     edit_from_json,
     legal_edits,
     random_edit,
 )
+from evo_topo.ops import is_plain
 from evo_topo.units import unit_table
 from tests.strategies import EXAMPLES, Sketch, genomes, resnet, versatile
 
@@ -46,7 +45,7 @@ def test_legal_edits_are_all_that_apply(name):
     ]
     whole = (PruneLayer, PruneConnections, GrowConnections, Binarise, Debinarise)
     sites += [kind(node.name) for node in genome.nodes for kind in whole]
-    legal = [edit for edit in legal_edits(genome) if not isinstance(edit, SplitLayer)]
+    legal = legal_edits(genome, (PruneUnits, SplitUnits, *whole))
     assert set(legal) == {edit for edit in sites if applies(edit, genome)}
 
 
@@ -71,16 +70,38 @@ def test_legal_edits_are_lazy(monkeypatch):
     def give_up(*_):
         raise AssertionError("looked further than asked")
 
-    monkeypatch.setattr(drawing, "legal_layer_edits", give_up)
+    monkeypatch.setattr(PruneLayer, "legal", give_up)
     genome = EXAMPLES["perceptron"]()
     assert len(list(islice(legal_edits(genome), 14))) == 14
     with pytest.raises(AssertionError, match="further"):
         list(legal_edits(genome))
 
 
+@given(genome=genomes(), seed=st.integers(0, 99))
+def test_by_default_dense_real_networks_stay_so(genome, seed):
+    edits = list(legal_edits(genome))
+    kinds = {type(edit) for edit in legal_edits(genome, KINDS)}
+    weighted = {PruneConnections, GrowConnections, Binarise, Debinarise}
+    assert {type(edit) for edit in edits} == kinds - weighted
+    if edits:
+        edits.append(random_edit(genome, random.Random(seed)))
+    for edit in edits:
+        assert all(is_plain(node.op) for node in edit.apply(genome).nodes)
+
+
+@given(genome=genomes())
+def test_kinds_of_legal_edits_can_be_chosen(genome):
+    edits = list(legal_edits(genome, KINDS))
+    for kind in KINDS:
+        assert list(legal_edits(genome, (kind,))) == [edit for edit in edits if type(edit) is kind]
+    kinds = {type(edit) for edit in edits}
+    for kind in kinds:
+        assert type(random_edit(genome, random.Random(0), (kind,))) is kind
+
+
 def test_a_fixed_network_has_no_edit():
-    net = Sketch(1)
-    genome = net.finish(net.linear(net.input, 2))
+    net = Sketch(3)
+    genome = net.finish(net.linear(net.input, 1))
     assert list(legal_edits(genome)) == []
     with pytest.raises(EditError, match="no edit applies"):
         random_edit(genome, random.Random(0))
@@ -100,11 +121,12 @@ def test_random_edits_apply_and_repeat_themselves(source, genome):
 
 
 def test_random_edits_are_of_every_kind_and_size():
-    genome, rng = versatile(), random.Random(0)
-    edits = [random_edit(genome, rng) for _ in range(800)]
-    kinds = Counter(map(type, edits))
-    assert set(kinds) == set(get_args(AnyEdit))
+    genome, rng = versatile(8), random.Random(0)
+    kinds = Counter(type(random_edit(genome, rng, KINDS)) for _ in range(800))
+    assert set(kinds) == set(KINDS)
     assert min(kinds.values()) > 800 / len(kinds) / 2
+    some = (PruneUnits, SplitUnits, PruneConnections, GrowConnections)
+    edits = [random_edit(genome, rng, some) for _ in range(800)]
     for kind in (PruneUnits, SplitUnits):
         drawn = [edit.units[0] for edit in edits if isinstance(edit, kind)]
         assert {len(units) for _, units in drawn} == {1, 2, 3, 4}

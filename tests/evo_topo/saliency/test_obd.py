@@ -1,19 +1,16 @@
 from random import Random
 
-import msgspec
 import pytest
 import torch
 from hypothesis import given
 from torch.autograd.functional import hessian, jacobian
 from torch.nn.functional import cross_entropy, one_hot
 
-from evo_topo.prices import Prices
 from evo_topo.saliency import (
     GateProbe,
-    GateStatistics,
     brute_force,
+    cautious_saliency,
     gate_statistics,
-    obd_prices,
     obd_saliency,
     set_saliency,
 )
@@ -41,15 +38,12 @@ def dense_statistics(model, genome, inputs, targets):
 
 
 def check_statistics(statistics, dense, probe, tolerance):
+    """Gradient and curvature over all groups and layers together, interactions across groups included."""
     gradient, curvature = dense
-    for name, where in probe.columns.items():
-        assert relative_error(statistics.gradient[name], gradient[where]) < 1e-9
-        assert relative_error(statistics.curvature[name], curvature[where, where]) < tolerance
-    for name, column in probe.layer_columns.items():
-        assert statistics.layer_gradient[name] == pytest.approx(gradient[column].item(), abs=1e-12)
-        assert statistics.layer_curvature[name] == pytest.approx(
-            curvature[column, column].item(), rel=tolerance
-        )
+    assert (statistics.columns, statistics.layer_columns) == (probe.columns, probe.layer_columns)
+    assert relative_error(statistics.gradient, gradient) < 1e-9
+    assert relative_error(statistics.root.T @ statistics.root, curvature) < tolerance
+    assert len(statistics.root) <= max(2 * probe.width, 1)
 
 
 @given(genomes())
@@ -71,7 +65,8 @@ def test_drawn_labels_give_the_dense_ggn_in_the_mean(name, samples):
     found = gate_statistics(model, genome, *often, "sampled", samples, batch_size=4000)
     check_statistics(found, dense, probe, 0.1)
     again = gate_statistics(model, genome, *often, "sampled", samples, batch_size=4000, seed=1)
-    assert all((again.curvature[group] != found.curvature[group]).any() for group in probe.columns)
+    different = again.root.T @ again.root != found.root.T @ found.root
+    assert all(different[where, where].any() for where in probe.columns.values())
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -87,15 +82,16 @@ def test_in_a_chain_of_relu_layers_the_ggn_is_the_hessian(name):
     genome = EXAMPLES[name]()
     model, (inputs, targets) = randomised(genome), examples_of(genome)
     probe, found = GateProbe(model, genome), gate_statistics(model, genome, inputs, targets)
-    for group, where in probe.columns.items():
+    curvature = found.root.T @ found.root
+    for where in probe.columns.values():
 
         def loss(part, where=where):
             changes = torch.cat([part.new_zeros(where.start), part, part.new_zeros(probe.width - where.stop)])
             return cross_entropy(changed_logits(model, genome, inputs, probe, changes), targets)
 
         nothing = torch.zeros(where.stop - where.start, dtype=torch.float64)
-        assert relative_error(found.gradient[group], jacobian(loss, nothing)) < 1e-9
-        assert relative_error(found.curvature[group], hessian(loss, nothing)) < 1e-9
+        assert relative_error(found.gradient[where], jacobian(loss, nothing)) < 1e-9
+        assert relative_error(curvature[where, where], hessian(loss, nothing)) < 1e-9
 
 
 def test_the_prediction_errs_in_the_third_order_only():
@@ -118,14 +114,32 @@ def test_a_set_costs_the_quadratic_form(name):
     model, (inputs, targets) = randomised(genome), examples_of(genome)
     gradient, curvature = dense_statistics(model, genome, inputs, targets)
     statistics, rng = gate_statistics(model, genome, inputs, targets), Random(0)
-    for group, where in GateProbe(model, genome).columns.items():
-        width = where.stop - where.start
-        for size in (1, 2, width):
-            units = rng.sample(range(width), min(size, width))
-            d = torch.zeros(len(gradient)).double()
-            d[[where.start + unit for unit in units]] = 1
-            expected = gradient @ d + 0.5 * d @ curvature @ d
-            assert set_saliency(statistics, group, units) == pytest.approx(expected.item(), rel=1e-9)
+    columns = GateProbe(model, genome).columns
+    for share in (0.2, 0.5, 1.0):
+        sets, d = {}, torch.zeros(len(gradient)).double()
+        for group, where in columns.items():
+            width = where.stop - where.start
+            sets[group] = rng.sample(range(width), max(1, int(share * width)))
+            d[[where.start + unit for unit in sets[group]]] = 1
+        expected = gradient @ d + 0.5 * d @ curvature @ d
+        assert set_saliency(statistics, sets) == pytest.approx(expected.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cautious_price_counts_no_gains(name):
+    genome = EXAMPLES[name]()
+    model, (inputs, targets) = randomised(genome), examples_of(genome)
+    gradient, curvature = dense_statistics(model, genome, inputs, targets)
+    statistics, rng = gate_statistics(model, genome, inputs, targets), Random(0)
+    sets, columns = {}, []
+    for group, where in statistics.columns.items():
+        sets[group] = rng.sample(range(where.stop - where.start), (1 + where.stop - where.start) // 2)
+        columns += [where.start + unit for unit in sets[group]]
+    expected = sum(max(gradient[a].item(), 0) for a in columns)
+    expected += 0.5 * sum(max(curvature[a, b].item(), 0) for a in columns for b in columns)
+    found = cautious_saliency(statistics, sets)
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert found >= set_saliency(statistics, sets)
 
 
 @pytest.mark.parametrize("curvature", ["exact", "sampled"])
@@ -134,44 +148,8 @@ def test_a_unit_costs_as_much_as_a_set_of_one(curvature):
     model, data = randomised(genome), examples_of(genome)
     statistics = gate_statistics(model, genome, *data, curvature, seed=5)
     for group, found in obd_saliency(model, genome, *data, curvature, seed=5).items():
-        expected = [set_saliency(statistics, group, [unit]) for unit in range(len(found))]
+        expected = [set_saliency(statistics, {group: [unit]}) for unit in range(len(found))]
         assert found.tolist() == pytest.approx(expected, rel=1e-12)
-
-
-def random_statistics(width, seed):
-    generator = torch.Generator().manual_seed(seed)
-    root = torch.randn(max(1, width // 2), width, generator=generator).double()
-    gradient = torch.randn(width, generator=generator).double()
-    return GateStatistics({"conv1": gradient}, {"conv1": root.T @ root}, {"conv1": -0.5}, {"conv1": 4.0})
-
-
-@pytest.mark.parametrize(("width", "seed"), [(1, 0), (2, 1), (5, 2), (12, 3), (30, 4)])
-def test_prices_take_the_unit_that_adds_least_each_time(width, seed):
-    statistics = random_statistics(width, seed)
-    prices = obd_prices(statistics)
-    order, left = [], set(range(width))
-    while left:
-        cost = {unit: set_saliency(statistics, "conv1", [*order, unit]) for unit in left}
-        order.append(min(cost, key=cost.get))
-        left.remove(order[-1])
-        assert prices.units["conv1"].cumulative[len(order) - 1] == pytest.approx(cost[order[-1]], rel=1e-4)
-    assert list(prices.units["conv1"].order) == order
-    alone = [set_saliency(statistics, "conv1", [unit]) for unit in range(width)]
-    assert order[0] == alone.index(min(alone))
-    assert prices.layers == {"conv1": 1.5}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_prices_are_complete_finite_and_survive_json(name):
-    genome = EXAMPLES[name]()
-    model, data = randomised(genome), examples_of(genome)
-    prices, probe = obd_prices(gate_statistics(model, genome, *data)), GateProbe(model, genome)
-    assert prices.are_finite
-    assert msgspec.json.decode(msgspec.json.encode(prices), type=Prices) == prices
-    assert prices.layers.keys() == probe.layer_columns.keys()
-    assert {group: len(priced.order) for group, priced in prices.units.items()} == {
-        group: where.stop - where.start for group, where in probe.columns.items()
-    }
 
 
 def test_saliency_knows_what_units_are_worth(trained):
@@ -188,5 +166,5 @@ def test_where_the_network_has_no_doubt_there_is_neither_slope_nor_curvature():
     model.get_submodule(genome.nodes[-2].name).weight.data *= 1e4
     targets = model(inputs).argmax(1)
     statistics = gate_statistics(model, genome, inputs, targets, "sampled")
-    assert all(gradient.abs().max() < 1e-9 for gradient in statistics.gradient.values())
-    assert all(curvature.abs().max() < 1e-9 for curvature in statistics.curvature.values())
+    assert statistics.gradient.abs().max() < 1e-9
+    assert statistics.root.abs().max() < 1e-9

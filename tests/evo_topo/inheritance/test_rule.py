@@ -20,7 +20,7 @@ from evo_topo.edits import (
     random_edit,
 )
 from evo_topo.genome import Genome
-from evo_topo.inheritance import inherit
+from evo_topo.inheritance import Probe, inherit
 from evo_topo.ops import Conv
 from evo_topo.phenotype import build
 from tests.reference import expected_output, forward, random_inputs, randomised, relative_error
@@ -122,9 +122,14 @@ def settled():
     return genome, model, SplitLayer("activation3")
 
 
+def probe_of(inputs):
+    return Probe(inputs, torch.arange(len(inputs)) % 3)
+
+
 def test_a_probe_keeps_the_function_in_training_mode(settled):
     genome, model, edit = settled
-    probe, fresh = (random_inputs(genome, 256, seed).float() for seed in (100, 101))
+    inputs, fresh = (random_inputs(genome, 256, seed).float() for seed in (100, 101))
+    probe = probe_of(inputs)
     with_probe, without = inherit(model, genome, edit, probe), inherit(model, genome, edit)
     expected = copy.deepcopy(model)(fresh)
     error = relative_error(with_probe(fresh), expected)
@@ -136,14 +141,15 @@ def test_a_probe_keeps_the_function_in_training_mode(settled):
 
 def test_a_probe_of_constant_inputs_gives_finite_numbers(settled):
     genome, model, edit = settled
-    child_model = inherit(model, genome, edit, torch.zeros(4, 3, 8, 8))
+    child_model = inherit(model, genome, edit, probe_of(torch.zeros(4, 3, 8, 8)))
     assert all(torch.isfinite(value).all() for value in child_model.state_dict().values())
     assert torch.isfinite(child_model.eval()(random_inputs(genome).float())).all()
 
 
 def test_the_probe_changes_only_the_new_layer(settled):
     genome, model, edit = settled
-    with_probe, without = inherit(model, genome, edit, torch.ones(8, 3, 8, 8)), inherit(model, genome, edit)
+    with_probe = inherit(model, genome, edit, probe_of(torch.ones(8, 3, 8, 8)))
+    without = inherit(model, genome, edit)
     assert model.training
     assert with_probe.training
     state = without.state_dict()
@@ -184,7 +190,7 @@ def test_an_inserted_layer_leaves_the_zeros_whose_signs_are_read():
     for _ in range(30):
         model(probe)
     model.eval()
-    child_model = inherit(model, genome, SplitLayer(site), probe)
+    child_model = inherit(model, genome, SplitLayer(site), probe_of(probe))
     assert relative_error(child_model(probe), model(probe)) < 1e-5
 
 

@@ -1,0 +1,254 @@
+"""What is left of a trained network that is pruned in one go and not trained again?
+
+    python -m analysis.benchmarks.oneshot --networks plain --seeds 1 2 3
+
+Prunes trained Fashion-MNIST networks to shares of their MACs, with this package and with Torch-Pruning
+(Fang et al. 2023; ``pip install torch-pruning``), on the same examples, and compares validation accuracies.
+BatchNorm statistics are re-estimated on the same training examples after every method. Cells of the table are
+kept as they are made, so an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import msgspec
+import torch
+import tyro
+from msgspec import Struct
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from analysis.benchmarks.rival import Criterion, module_macs, torch_pruning
+from analysis.table import format_table
+from evo_topo.cost import count_macs
+from evo_topo.datasets import DatasetError, load_dataset
+from evo_topo.genome import Genome
+from evo_topo.inheritance import inherit
+from evo_topo.phenotype import build
+from evo_topo.pruning import as_edit, prune_to
+from evo_topo.recipe import Recipe
+from evo_topo.saliency import (
+    GateProbe,
+    GateStatistics,
+    cheapest_units,
+    magnitude,
+    reconstruct,
+)
+from evo_topo.task import Task
+from evo_topo.training import Diverged, evaluate, reestimate_batchnorm, train
+from populations.founders import conv_net, residual_net
+
+PROG = "python -m analysis.benchmarks.oneshot"
+SHARES = (0.7, 0.5, 0.35, 0.25)
+"""Of the MACs, what is left."""
+
+NetworkName = Literal["plain", "residual"]
+NETWORKS: dict[NetworkName, Callable[[], Genome]] = {
+    "plain": lambda: conv_net((1, 28, 28), 10, (16, 16, 32, 32, 64, 64), (1, 1, 2, 1, 2, 1)),
+    "residual": lambda: residual_net((1, 28, 28), 10, (16, 32, 64), 1),
+}
+
+
+class Subject(NamedTuple):
+    """A trained network, and the examples on which its units are judged."""
+
+    model: nn.Module
+    genome: Genome
+    inputs: Tensor
+    targets: Tensor
+
+
+class Cell(Struct, frozen=True):
+    """One measurement.
+
+    Attributes:
+        network: Which architecture.
+        seed: Of its training.
+        method: What pruned it.
+        share: Of the MACs that might be left.
+        share_left: Of the MACs that are left.
+        accuracy: On the validation split, without any training afterwards.
+        cpu_seconds: Processor time of the method: measuring, choosing, compensating.
+    """
+
+    network: str
+    seed: int
+    method: str
+    share: float
+    share_left: float
+    accuracy: float
+    cpu_seconds: float
+
+
+def ours(subject: Subject, macs: int, steps: int, compensate: bool) -> nn.Module:
+    """Greedy OBD with interactions, in steps."""
+    model, genome, inputs, targets = subject
+    return prune_to(model, genome, macs, inputs, targets, steps, compensate).model
+
+
+def magnitude_refit(subject: Subject, macs: int) -> nn.Module:
+    """Units of the smallest weights per MAC, survivors refit: what compensation alone is worth."""
+    model, genome, inputs, _ = subject
+    norms = magnitude(model, genome)  # relative to the group's mean, as layers differ in scale
+    prices = torch.cat([found / found.mean().clamp(min=1e-30) for found in norms.values()])
+    columns = GateProbe(model, genome).columns
+    additive = GateStatistics(prices, torch.zeros(1, len(prices)), columns, {})
+    edit = as_edit(additive, cheapest_units(additive, genome, macs))
+    child = inherit(model, genome, edit)
+    reconstruct(child, model, genome, edit, inputs)
+    return child
+
+
+def theirs(
+    subject: Subject, macs: int, criterion: Criterion, normalizer: Literal["mean"] | None
+) -> nn.Module:
+    """Global pruning by Torch-Pruning."""
+    model, _, inputs, targets = subject
+    return torch_pruning(model, inputs, targets, macs, criterion, normalizer)
+
+
+MethodName = Literal[
+    "ours",
+    "ours, one step",
+    "ours, not compensated",
+    "magnitude, compensated",
+    "Torch-Pruning, magnitude, normalised",
+    "Torch-Pruning, magnitude, raw",
+    "Torch-Pruning, Taylor, normalised",
+    "Torch-Pruning, Taylor, raw",
+    "Torch-Pruning, Hessian, normalised",
+    "Torch-Pruning, Hessian, raw",
+]
+METHODS: dict[MethodName, Callable[[Subject, int], nn.Module]] = {
+    "ours": partial(ours, steps=6, compensate=True),
+    "ours, one step": partial(ours, steps=1, compensate=True),
+    "ours, not compensated": partial(ours, steps=6, compensate=False),
+    "magnitude, compensated": magnitude_refit,
+    "Torch-Pruning, magnitude, normalised": partial(theirs, criterion="magnitude", normalizer="mean"),
+    "Torch-Pruning, magnitude, raw": partial(theirs, criterion="magnitude", normalizer=None),
+    "Torch-Pruning, Taylor, normalised": partial(theirs, criterion="Taylor", normalizer="mean"),
+    "Torch-Pruning, Taylor, raw": partial(theirs, criterion="Taylor", normalizer=None),
+    "Torch-Pruning, Hessian, normalised": partial(theirs, criterion="Hessian", normalizer="mean"),
+    "Torch-Pruning, Hessian, raw": partial(theirs, criterion="Hessian", normalizer=None),
+}
+
+
+def trained(network: NetworkName, task: Task, examples: int, seed: int, cache: Path) -> nn.Module:
+    """A trained network of that name, read from the cache where it is there."""
+    model, path = build(NETWORKS[network](), seed), cache / f"{network}-{seed}-{examples}.safetensors"
+    if path.exists():
+        model.load_state_dict(load_file(path))
+        return model
+    recipe = Recipe(examples=examples, batch_size=128, learning_rate=0.1, crop_padding=2, flip=True)
+    train(model, task, recipe, seed)
+    save_file(model.state_dict(), path)
+    return model
+
+
+def measure(
+    subject: Subject, task: Task, method: MethodName, share: float, examples: int
+) -> tuple[float, float, float]:
+    """Share of MACs left, validation accuracy and processor seconds of one method at one size."""
+    macs = count_macs(subject.genome)
+    started = time.process_time()
+    pruned = METHODS[method](subject, int(share * macs))
+    seconds = time.process_time() - started
+    left = module_macs(pruned.eval(), subject.inputs) / macs
+    reestimate_batchnorm(pruned, task, examples, seed=0)
+    return left, evaluate(pruned, task.validation, task).accuracy, seconds
+
+
+def oneshot_table(cells: Sequence[Cell], shares: Sequence[float]) -> str:
+    """Mean validation accuracy over seeds and its range, by method and share; mean time of one prune."""
+    texts = []
+    for network in dict.fromkeys(cell.network for cell in cells):
+        here = [cell for cell in cells if cell.network == network]
+        rows = [(network, "seeds", *[f"{share:.0%} of MACs" for share in shares], "CPU seconds")]
+        for method in dict.fromkeys(cell.method for cell in here):
+            found = [cell for cell in here if cell.method == method]
+            seconds = statistics.mean(cell.cpu_seconds for cell in found)
+            by_share = [[cell.accuracy for cell in found if cell.share == share] for share in shares]
+            seeds = len({cell.seed for cell in found})
+            rows.append((method, str(seeds), *map(_mean_and_range, by_share), f"{seconds:.1f}"))
+        texts.append(format_table(rows, right=range(1, len(shares) + 3)))
+    return "\n\n".join(texts)
+
+
+def _mean_and_range(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    return f"{statistics.mean(values):.3f} ({min(values):.3f} .. {max(values):.3f})"
+
+
+def read_cells(path: Path) -> list[Cell]:
+    """The cells of an earlier run, one JSON object a line."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [msgspec.json.decode(line, type=Cell) for line in lines]
+
+
+def main(
+    networks: tuple[NetworkName, ...] = ("plain", "residual"),
+    seeds: tuple[int, ...] = (1, 2, 3),
+    shares: tuple[float, ...] = SHARES,
+    methods: tuple[MethodName, ...] = get_args(MethodName),
+    examples: int = 2000,
+    training_examples: int = 240_000,
+    data_dir: Path | None = None,
+    out: Path = Path("runs/benchmarks"),
+    json: bool = False,
+) -> None:
+    """Prunes in one go and measures what is left.
+
+    Args:
+        networks: Architectures to train and prune.
+        seeds: Seeds of their training. Settings of the package were looked at on another network, of seed 0.
+        shares: Of the MACs, what may be left.
+        methods: What prunes.
+        examples: Training examples that methods look at, and that BatchNorm is re-estimated on.
+        training_examples: Examples that a network sees before, counted with repetition.
+        data_dir: Folder to look for the data in first.
+        out: Folder for the trained networks and for the file that keeps the cells.
+        json: Print the cells as JSON instead of the table.
+    """
+    task = load_dataset("fashion-mnist", data_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"oneshot-{training_examples}-{examples}.jsonl"
+    cells = read_cells(path)
+    done = {(cell.network, cell.seed, cell.method, cell.share) for cell in cells}
+    inputs, targets = (tensor[:examples] for tensor in task.train)
+    for network, seed in itertools.product(networks, seeds):
+        missing = [m for m in itertools.product(methods, shares) if (network, seed, *m) not in done]
+        if missing:
+            model, genome = trained(network, task, training_examples, seed, out), NETWORKS[network]()
+            subject = Subject(model, genome, task.normalise(inputs), targets)
+        for method, share in missing:
+            left, accuracy, seconds = measure(subject, task, method, share, examples)
+            cells.append(Cell(network, seed, method, share, left, accuracy, seconds))
+            with path.open("ab") as file:
+                file.write(msgspec.json.encode(cells[-1]) + b"\n")
+    asked = [c for c in cells if c.network in networks and c.seed in seeds and c.method in methods]
+    print(msgspec.json.encode(asked).decode() if json else oneshot_table(asked, shares))
+
+
+def command(args: Sequence[str] | None = None) -> None:
+    """The command line; what a user can mend ends in one message and exit code 2."""
+    try:
+        tyro.cli(main, prog=PROG, args=args)
+    except ImportError as error:
+        print(f"{PROG}: {error}; pip install torch-pruning", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (DatasetError, Diverged, OSError, ValueError) as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,229 @@
+"""Branch edits: drop one input of a sum, product or concatenation, or add a path beside others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Self
+
+import msgspec
+from msgspec import Meta
+
+from evo_topo.edits.base import Edit, EditError, RandomSource
+from evo_topo.edits.connection_edits import reading_other_channels
+from evo_topo.edits.layer_edits import layer_chain
+from evo_topo.edits.surgery import child_of, fresh_number, inserted, node_of, reading, without_unread
+from evo_topo.genome import Genome, Node
+from evo_topo.ops import (
+    MAX_EXTENT,
+    Activation,
+    Add,
+    AnyOp,
+    Concat,
+    Conv,
+    Input,
+    Linear,
+    Multiply,
+    Norm,
+    Output,
+)
+from evo_topo.units import is_maker, mixes_units, route_channels
+
+Seed = Annotated[int, Meta(ge=0, lt=2**32)]
+
+
+class PruneBranch(Edit, frozen=True, tag="prune_branch"):
+    """Drops one input of an Add, Multiply or Concat, and the nodes that nobody reads any more.
+
+    A node left with one input is bypassed. The channels that a Concat loses are lost to its readers.
+
+    Attributes:
+        node: Name of the Add, Multiply or Concat.
+        branch: Which of its inputs, from 0.
+    """
+
+    node: str
+    branch: Annotated[int, Meta(ge=0)]
+
+    def apply(self, genome: Genome) -> Genome:
+        node = self._checked(genome)
+        left = self._left(node)
+        origins = self.channel_map(genome)  # refuses where the channels of a Concat cannot go
+        if len(left) > 1:
+            thinner = Node(node.name, node.op, left)
+            nodes = [thinner if old is node else old for old in genome.nodes]
+        else:
+            nodes = [reading(old, {node.name: left[0]}) for old in genome.nodes if old is not node]
+        if origins:
+            nodes = [_reading_fewer(genome, node, origins) for node in nodes]
+        child = child_of(without_unread(nodes), self)
+        shape = child.shapes[self._after(node)]
+        if not isinstance(node.op, Concat) and shape != genome.shapes[node.name]:
+            raise EditError(f"without input {self.branch} {self.node!r} would make {shape}")
+        return child
+
+    def channel_map(self, genome: Genome) -> dict[str, list[int]]:
+        node = self._checked(genome)
+        if not isinstance(node.op, Concat):
+            return {}
+        widths = [genome.shapes[name][0] for name in node.inputs]
+        start = sum(widths[: self.branch])
+        kept = [c for c in range(sum(widths)) if not start <= c < start + widths[self.branch]]
+        given = {n.name: list(range(genome.shapes[n.name][0])) for n in genome.nodes if is_maker(n)}
+        origins = route_channels(genome, {**given, node.name: kept})
+        for reader in genome.nodes:
+            read = [origins[name] for name in reader.inputs]
+            whole = all(len(o) == genome.shapes[name][0] for o, name in zip(read, reader.inputs, strict=True))
+            is_tied = reader.op.routing == "ties" and any(other != read[0] for other in read[1:])
+            is_stuck = isinstance(reader.op, Output) or (is_maker(reader) and not mixes_units(reader))
+            if is_tied or (is_stuck and not whole):
+                raise EditError(f"the channels that {self.node!r} would lose are tied in {reader.name!r}")
+        return origins
+
+    def joint(self, genome: Genome) -> tuple[str, str] | None:
+        self.apply(genome)
+        node = genome.by_name[self.node]
+        return None if isinstance(node.op, Concat) else (node.name, self._after(node))
+
+    def _checked(self, genome: Genome) -> Node:
+        node = node_of(genome, self.node)
+        if not isinstance(node.op, Add | Multiply | Concat):
+            raise EditError(f"{self.node!r} is no Add, Multiply or Concat: it has no branches")
+        if not 0 <= self.branch < len(node.inputs):
+            raise EditError(f"{self.node!r} has inputs 0 to {len(node.inputs) - 1}, not {self.branch}")
+        return node
+
+    def _left(self, node: Node) -> tuple[str, ...]:
+        return node.inputs[: self.branch] + node.inputs[self.branch + 1 :]
+
+    def _after(self, node: Node) -> str:
+        """The child's node that takes the place of the parent's."""
+        left = self._left(node)
+        return node.name if len(left) > 1 else left[0]
+
+    @classmethod
+    def candidates(cls, genome: Genome) -> Iterator[Self]:
+        for node in genome.nodes:
+            if node.op.routing in ("ties", "joins"):
+                for branch, name in enumerate(node.inputs):
+                    if node.op.routing == "joins" or name not in node.inputs[:branch]:
+                        yield cls(node.name, branch)
+
+    def describe(self) -> str:
+        return f"prune input {self.branch} of {self.node}"
+
+
+class SplitBranch(Edit, frozen=True, tag="split_branch"):
+    """Adds to a tensor a path from an earlier one that starts without effect.
+
+    The path is a convolution (a linear layer for features), normalised where the tensor is; its last
+    parameters start at zero. A skip connection, of equal shapes, has only a scale per channel, in a Norm.
+
+    Attributes:
+        source: Where the path begins.
+        target: The node to whose value it is added; all who read that read the sum.
+        kernel: Odd extent of the convolution; 0 for a skip connection.
+        seed: Seed of those weights that do not start at zero.
+    """
+
+    source: str
+    target: str
+    kernel: Annotated[int, Meta(ge=0, le=31)] = 1
+    seed: Seed = 0
+    is_function_preserving: ClassVar[bool] = True
+
+    def apply(self, genome: Genome) -> Genome:
+        target = node_of(genome, self.target)
+        node_of(genome, self.source)
+        order = [node.name for node in genome.nodes]
+        if order.index(self.source) >= order.index(self.target):
+            raise EditError(f"{self.source!r} is not listed before {self.target!r}")
+        if isinstance(target.op, Output):
+            raise EditError(f"{self.target!r} is the output: nothing reads it")
+        if self.kernel not in (0, *range(1, 32, 2)):
+            raise EditError(f"kernel must be 0 or odd, up to 31, got {self.kernel}")
+        added = self._new_nodes(genome)
+        child = child_of(inserted(genome, self.target, added), self)
+        made, expected = child.shapes[added[-2].name], genome.shapes[self.target]
+        if made != expected:
+            raise EditError(f"the path from {self.source!r} makes {made}, but {self.target!r} {expected}")
+        return child
+
+    def joint(self, genome: Genome) -> tuple[str, str]:
+        self.apply(genome)
+        return self.target, self._new_nodes(genome)[-1].name
+
+    def _new_nodes(self, genome: Genome) -> list[Node]:
+        """The path and the sum; what a new node is named says what it is."""
+        number = fresh_number(genome, ("conv", "linear", "norm", "add"))
+        target = genome.by_name[self.target]
+        near = (target, *[genome.by_name[name] for name in target.inputs])
+        norm = next((node.op for node in near if isinstance(node.op, Norm)), None)
+        nodes: list[Node] = []
+        last = self.source
+        if self.kernel:
+            layer = self._layer(genome, bias=norm is None)
+            last = f"{'linear' if isinstance(layer, Linear) else 'conv'}{number}"
+            nodes.append(Node(last, layer, (self.source,)))
+        if norm or not self.kernel:
+            nodes.append(Node(f"norm{number}", norm or Norm(), (last,)))
+            last = f"norm{number}"
+        return [*nodes, Node(f"add{number}", Add(), (self.target, last))]
+
+    def _layer(self, genome: Genome, bias: bool) -> AnyOp:
+        """A layer from the source's shape to the target's, as far as a stride can do it."""
+        _, *sizes = genome.shapes[self.source]
+        width, *wanted = genome.shapes[self.target]
+        if not sizes or len(sizes) != len(wanted):
+            return Linear(width, bias)
+        stride = tuple([-(-n // m) for n, m in zip(sizes, wanted, strict=True)])
+        kernel, padding = (self.kernel,) * len(sizes), (self.kernel // 2,) * len(sizes)
+        if max(stride) > MAX_EXTENT:
+            raise EditError(f"a stride of {stride} is needed; at most {MAX_EXTENT} is allowed")
+        return Conv(width, kernel, stride, padding, bias=bias)
+
+    def varied(self, genome: Genome, rng: RandomSource) -> Self:
+        return msgspec.structs.replace(self, seed=int(rng.random() * 2**32))
+
+    @classmethod
+    def candidates(cls, genome: Genome) -> Iterator[Self]:
+        """Around each layer, to its end: the nearest skip connection, and convolutions where they add to it.
+
+        Beside a layer without activation a convolution would only repeat what the layer can do.
+        """
+        for node in genome.nodes:
+            if not isinstance(node.op, Conv | Linear):
+                continue
+            source, end = node.inputs[0], layer_chain(genome, node.name)[-1]
+            if any(isinstance(genome.by_name[name].op, Output) for name in genome.readers[end]):
+                continue
+            earlier = _nearest_alike(genome, node, end)
+            if earlier is not None:
+                yield cls(earlier, end, 0)
+            if isinstance(genome.by_name[end].op, Activation):
+                yield cls(source, end, 1)
+                if max(genome.shapes[source][1:], default=1) > 1:
+                    yield cls(source, end, 3)
+
+    def describe(self) -> str:
+        path = f"{self.kernel}-tap path" if self.kernel else "skip"
+        return f"add {path} from {self.source} to {self.target}"
+
+
+def _reading_fewer(genome: Genome, node: Node, origins: dict[str, list[int]]) -> Node:
+    """A node of the child with as many connections as what it reads has room for."""
+    if not isinstance(node.op, Conv | Linear):
+        return node
+    source = genome.by_name[node.name].inputs[0]
+    op = reading_other_channels(node.op, node.op, genome.shapes[source][0], len(origins[source]))
+    return Node(node.name, op, node.inputs)
+
+
+def _nearest_alike(genome: Genome, layer: Node, target: str) -> str | None:
+    """The last node before a layer, not the Input, whose shape is the target's."""
+    found = None
+    for node in genome.nodes:
+        if node is layer:
+            return found
+        if genome.shapes[node.name] == genome.shapes[target] and not isinstance(node.op, Input):
+            found = node.name
+    return found

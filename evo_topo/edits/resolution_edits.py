@@ -1,0 +1,155 @@
+"""Resolution edits: move a stride from the convolutions that read a map to those that make it, or back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Self
+
+import msgspec
+
+from evo_topo.edits.base import Edit, EditError
+from evo_topo.edits.surgery import conv_of, with_ops
+from evo_topo.genome import Genome
+from evo_topo.ops import Activation, Add, Concat, Conv, Dropout, Multiply, Norm
+
+
+class DownsampleEarlier(Edit, frozen=True, tag="downsample_earlier"):
+    """Moves a stride from the convolutions that read a map to those that make it.
+
+    All nodes between them then work at the lower resolution; weights stay as they are.
+
+    Attributes:
+        conv: One of the convolutions that make the map and take the stride over.
+    """
+
+    conv: str
+
+    def apply(self, genome: Genome) -> Genome:
+        return _with_moved_stride(genome, self, region_behind(genome, self.conv))
+
+    def joint(self, genome: Genome) -> tuple[str, str] | None:
+        self.apply(genome)
+        return _only_reader(genome, self.conv)
+
+    @classmethod
+    def candidates(cls, genome: Genome) -> Iterator[Self]:
+        return (cls(maker) for maker in _first_makers(genome))
+
+    def describe(self) -> str:
+        return f"downsample earlier, in {self.conv}"
+
+
+class DownsampleLater(Edit, frozen=True, tag="downsample_later"):
+    """Moves a stride from the convolutions that make a map to those that read it.
+
+    All nodes between them then work at the higher resolution; weights stay as they are.
+
+    Attributes:
+        conv: One of the convolutions that make the map and give the stride away.
+    """
+
+    conv: str
+
+    def apply(self, genome: Genome) -> Genome:
+        return _with_moved_stride(genome, self, region_behind(genome, self.conv))
+
+    def joint(self, genome: Genome) -> tuple[str, str] | None:
+        self.apply(genome)
+        return _only_reader(genome, self.conv)
+
+    @classmethod
+    def candidates(cls, genome: Genome) -> Iterator[Self]:
+        return (cls(maker) for maker in _first_makers(genome))
+
+    def describe(self) -> str:
+        return f"downsample later, behind {self.conv}"
+
+
+class Region(NamedTuple):
+    """Nodes that share one map, in node order.
+
+    Attributes:
+        makers: Convolutions that make it.
+        between: Nodes that work on it pixel by pixel.
+        readers: Convolutions that read it and make another one.
+    """
+
+    makers: list[str]
+    between: list[str]
+    readers: list[str]
+
+
+def region_behind(genome: Genome, conv: str) -> Region:
+    """All that must change its resolution together with the map that a convolution makes.
+
+    Raises:
+        EditError: When there is no such convolution, or something else makes or reads the map.
+    """
+    conv_of(genome, conv)
+    makers, between, readers = {conv}, set[str](), set[str]()
+    waiting = [conv]
+    while waiting:
+        name = waiting.pop()
+        sources = genome.by_name[name].inputs if name in between else ()
+        for other in (*sources, *genome.readers[name]):
+            node = genome.by_name[other]
+            if isinstance(node.op, Conv):
+                part = makers if other in sources else readers
+            elif isinstance(node.op, Norm | Activation | Dropout | Add | Multiply | Concat):
+                part = between
+            else:
+                raise EditError(
+                    f"{other!r} also makes or reads the map behind {conv!r}: only convolutions "
+                    "can change its resolution"
+                )
+            if other not in part and part is not readers:
+                waiting.append(other)
+            part.add(other)
+    order = [node.name for node in genome.nodes]
+    return Region(*([name for name in order if name in part] for part in (makers, between, readers)))
+
+
+def _with_moved_stride(genome: Genome, edit: DownsampleEarlier | DownsampleLater, region: Region) -> Genome:
+    """The child in which the makers of a map and its readers have exchanged their strides."""
+    givers, takers = region.makers, region.readers
+    if isinstance(edit, DownsampleEarlier):
+        givers, takers = takers, givers
+    ops = {name: conv_of(genome, name)[1] for name in (*givers, *takers)}
+    strides = {ops[name].stride for name in givers}
+    if len(strides) != 1 or max(map(max, strides)) == 1:
+        raise EditError(f"{_listed(givers)}: expected one stride above 1, got {_listed(strides)}")
+    (stride,) = strides
+    ones = (1,) * len(stride)
+    if any(ops[name].stride != ones for name in takers):
+        raise EditError(f"{_listed(takers)}: expected convolutions of stride 1, which can take one over")
+    moved = {name: msgspec.structs.replace(ops[name], stride=ones) for name in givers}
+    moved |= {name: msgspec.structs.replace(ops[name], stride=stride) for name in takers}
+    child = with_ops(genome, moved, edit)
+    for name in region.readers:
+        if child.shapes[name] != genome.shapes[name]:
+            raise EditError(
+                f"{name!r} would make {child.shapes[name]} instead of {genome.shapes[name]}: "
+                "the stride cannot move across this kernel and padding"
+            )
+    return child
+
+
+def _listed(items: Iterable[object]) -> str:
+    return ", ".join(map(str, items)) or "nothing"
+
+
+def _only_reader(genome: Genome, conv: str) -> tuple[str, str] | None:
+    readers = region_behind(genome, conv).readers
+    return (readers[0], readers[0]) if len(readers) == 1 else None
+
+
+def _first_makers(genome: Genome) -> Iterator[str]:
+    """The first maker of each map that convolutions make and read alone."""
+    seen: set[str] = set()
+    for node in genome.nodes:
+        if isinstance(node.op, Conv) and node.name not in seen:
+            try:
+                seen.update(region_behind(genome, node.name).makers)
+            except EditError:
+                continue
+            yield node.name

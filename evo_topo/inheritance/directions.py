@@ -1,0 +1,197 @@
+"""Incoming weights of new units, from the examples they should help with.
+
+Let ``x`` be what a new unit's layer sees in one window, and ``g`` the gradient of the loss at the output of
+the layers that read the unit. A unit with incoming weights ``w`` gives its outgoing weights, zero so far,
+the gradient ``M w`` with ``M = E[g x^T]``, if what lies between is taken for the identity (Evci et al. 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.grad import conv1d_weight, conv2d_weight
+
+from evo_topo.edits import AddUnits
+from evo_topo.genome import Genome, Node
+from evo_topo.inheritance.gathering import Gathering
+from evo_topo.inheritance.probe import Probe
+from evo_topo.ops import Conv, GlobalPool, Linear, Pool, Shape, is_plain
+from evo_topo.phenotype import in_mode
+from evo_topo.units import NEW, mixes_units, unit_table
+
+_RIDGE = 1e-3  # share of the mean input power that is added to every direction before whitening
+
+
+class _Reading(NamedTuple):
+    """What a layer read and the gradient of the mean loss at what it made, for every example."""
+
+    value: Tensor
+    gradient: Tensor
+
+
+def direct_new_units(
+    model: nn.Module, genome: Genome, edit: AddUnits, child_model: nn.Module, probe: Probe
+) -> None:
+    """Sets the incoming weights of new units in place, where a dense real layer without groups makes them.
+
+    Args:
+        model: The parent's network.
+        genome: The parent's genome.
+        edit: Which units are new, and the criterion.
+        child_model: The child's network; rows that are not set stay random.
+        probe: The examples.
+    """
+    if edit.directions == "random":
+        return
+    readings = _readings(model, genome, probe)
+    channels = edit.channel_map(genome)
+    for maker in unit_table(genome).groups[edit.group].makers:
+        node = genome.by_name[maker]
+        new = [at for at, origin in enumerate(channels[maker]) if origin == NEW]
+        if not mixes_units(node) or not is_plain(node.op) or not new:
+            continue
+        patches = _patches(node, readings[maker].value)
+        residual = edit.directions == "tiny"
+        covariances = list(_cross_covariances(genome, maker, patches, readings, residual))
+        if not covariances:
+            continue
+        found = _leading(torch.cat(covariances), patches, edit.directions, len(new))
+        weight = model.get_submodule(maker).weight
+        rows = child_model.get_submodule(maker).weight
+        assert isinstance(weight, Tensor)
+        assert isinstance(rows, Tensor)
+        with torch.no_grad():
+            size = weight.flatten(1).norm(dim=1).mean()
+            found = (size * found).to(rows).reshape(-1, *weight.shape[1:])
+            reads = Gathering(None, channels[node.inputs[0]])  # nothing is read yet from units as new
+            rows[new[: len(found)]] = reads.weight(found, found)
+
+
+def _leading(covariance: Tensor, patches: Tensor, criterion: str, count: int) -> Tensor:
+    """The leading directions (directions, inputs) of unit norm; there may be fewer than asked for."""
+    whitening = None
+    if criterion == "tiny":
+        # S^-1/2 makes w^T S w = 1 the constraint: directions of large output no longer win by size alone
+        power = patches.transpose(0, 1).flatten(1).double()
+        second = power @ power.T / power.shape[1]
+        values, vectors = torch.linalg.eigh(second)
+        ridge = _RIDGE * values.clamp(min=0).mean() + 1e-30
+        whitening = vectors * (values.clamp(min=0) + ridge).rsqrt() @ vectors.T
+        covariance = covariance @ whitening
+    _, strengths, found = torch.linalg.svd(covariance, full_matrices=False)
+    found = found[:count][strengths[:count] > 1e-12 * strengths[:1]]
+    if whitening is not None:
+        found = found @ whitening
+    # the sign of a singular vector is arbitrary: the largest weight is positive
+    largest = found.gather(1, found.abs().argmax(1, keepdim=True))
+    return functional.normalize(found * largest.sign(), dim=1)
+
+
+def _readings(model: nn.Module, genome: Genome, probe: Probe) -> dict[str, _Reading]:
+    """One forward and one backward pass of the cross-entropy, in evaluation mode."""
+    reads: dict[str, Tensor] = {}
+    made: dict[str, Tensor] = {}
+
+    def keeping(name: str):  # type: ignore[no-untyped-def]
+        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            reads[name] = args[0].detach()
+            made[name] = output.view_as(output)
+            return made[name]
+
+        return hook
+
+    layers = [node.name for node in genome.nodes if isinstance(node.op, Conv | Linear)]
+    handles = [model.get_submodule(name).register_forward_hook(keeping(name)) for name in layers]
+    try:
+        with in_mode(model, training=False), torch.enable_grad():
+            logits = model(probe.inputs.detach().requires_grad_())
+            loss = functional.cross_entropy(logits, probe.targets)
+            gradients = torch.autograd.grad(loss, [made[name] for name in layers])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: _Reading(reads[name], grad) for name, grad in zip(layers, gradients, strict=True)}
+
+
+def _patches(node: Node, value: Tensor) -> Tensor:
+    """What each unit of a layer sees: (examples, inputs), or (examples, inputs, *extents) for windows."""
+    op = node.op
+    if not isinstance(op, Conv):
+        return value
+    flat = len(op.kernel) == 1
+    image = value.unsqueeze(2) if flat else value
+    lead = (1,) if flat else ()
+    settings = ((*lead, *op.dilation), (*([0] if flat else []), *op.padding), (*lead, *op.stride))
+    columns = functional.unfold(image, (*lead, *op.kernel), *settings)
+    extents = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(value.shape[2:], op.kernel, op.stride, op.padding, op.dilation, strict=True)
+    ]
+    return columns.reshape(*columns.shape[:2], *extents)
+
+
+def _cross_covariances(
+    genome: Genome, maker: str, patches: Tensor, readings: dict[str, _Reading], residual: bool
+) -> Iterator[Tensor]:
+    """``M`` for each layer that reads what a maker makes: (outgoing weights of a unit, inputs).
+
+    A convolution with groups, whose own weights lie between, ends a path. With `residual`, what the reader's
+    weights could do themselves is taken out of the gradient.
+    """
+    waiting = [(maker, patches)]
+    seen = set()
+    while waiting:
+        name, values = waiting.pop()
+        for reader in genome.readers[name]:
+            node = genome.by_name[reader]
+            if reader in seen:
+                continue
+            if isinstance(node.op, Conv | Linear):
+                if mixes_units(node):
+                    seen.add(reader)
+                    gradient = readings[reader].gradient
+                    if residual:
+                        gradient = _residual(_patches(node, readings[reader].value), gradient)
+                    yield _weight_gradient(node, values, gradient).double()
+            else:
+                seen.add(reader)
+                waiting.append((reader, _passed(node, values, genome.shapes[reader])))
+
+
+def _residual(patches: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient (examples, outputs, ...) less its linear regression on the patches."""
+    x, g = (values.transpose(0, 1).flatten(1).double() for values in (patches, gradient))
+    second = x @ x.T
+    second.diagonal().add_(_RIDGE * second.diagonal().mean() + 1e-30)
+    rest: Tensor = g - torch.linalg.solve(second, x @ g.T).T @ x
+    rest = rest.to(gradient).reshape(-1, len(gradient), *gradient.shape[2:])
+    return rest.transpose(0, 1)
+
+
+def _passed(node: Node, values: Tensor, shape: Shape) -> Tensor:
+    """What a node between makes of linear features: pooling averages, all else leaves them alone."""
+    if isinstance(node.op, GlobalPool):
+        values = values.mean(tuple(range(2, values.dim())), keepdim=True)
+    if isinstance(node.op, Pool):
+        pool: Callable[..., Tensor] = functional.avg_pool1d if values.dim() == 3 else functional.avg_pool2d
+        values = pool(values, node.op.kernel, node.op.stride, node.op.padding)
+    elif node.op.routing == "ties" and len(shape) == values.dim() - 1:
+        return values.expand(*values.shape[:2], *shape[1:])  # one factor per map
+    return values
+
+
+def _weight_gradient(node: Node, values: Tensor, gradient: Tensor) -> Tensor:
+    """Gradient of a layer's weights on every feature, had it read them: (outputs x taps, features)."""
+    op = node.op
+    if isinstance(op, Linear):
+        features = values.flatten(2) if values.dim() > 2 else values.unsqueeze(2)
+        return torch.einsum("no,nfs->osf", gradient, features).flatten(0, 1)
+    assert isinstance(op, Conv)
+    size = (gradient.shape[1], values.shape[1], *op.kernel)
+    of: Callable[..., Tensor] = conv1d_weight if len(op.kernel) == 1 else conv2d_weight
+    weight = of(values, size, gradient, op.stride, op.padding, op.dilation)
+    return weight.movedim(1, -1).flatten(0, -2)

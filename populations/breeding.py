@@ -1,0 +1,164 @@
+"""Breeding: from a population to the order that a worker develops. No torch, nothing live.
+
+Everything random is drawn from seeds derived from the run's seed and the child's id, so a child is the
+same whenever and wherever it is bred.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from deap import base, tools
+
+from evo_topo.cost import count_flops
+from evo_topo.edits import AnyEdit, EditError
+from evo_topo.genome import Genome
+from evo_topo.mutation import propose
+from populations.config import Config
+from populations.development import Order
+from populations.fitness import Member
+from populations.individual import Individual, Outcome
+
+
+class Birth(NamedTuple):
+    """A child that is planned: what is known of it before it is developed."""
+
+    id: int
+    generation: int
+    parent: Individual | None
+    edit: AnyEdit | None
+    genome: Genome
+    predicted_loss_change: float | None
+
+
+def make_toolbox(config: Config) -> base.Toolbox:
+    """DEAP's toolbox: how parents are chosen, mutated, and survivors selected."""
+    toolbox = base.Toolbox()
+    toolbox.register("mutate", propose)
+    if config.objective == "pareto":
+        toolbox.register("choose", tools.selRandom, k=1)
+        toolbox.register("select", tools.selNSGA2, k=config.parents)
+    else:
+        toolbox.register("choose", tools.selTournament, k=1, tournsize=2)
+        toolbox.register("select", tools.selBest, k=config.parents)
+    return toolbox
+
+
+def breed(
+    config: Config,
+    toolbox: base.Toolbox,
+    parents: list[Member],
+    ceiling: float,
+    id: int,  # noqa: A002
+    generation: int,
+) -> Birth:
+    """Plans a child: a parent, and a mutation of it or more training.
+
+    Args:
+        config: Of the run.
+        toolbox: Of `make_toolbox`.
+        parents: Who may be its parent.
+        ceiling: Most FLOPs that it may have; a mutation beyond is drawn again, as a prune.
+        id: Its number.
+        generation: Its generation.
+    """
+    seed = derive_seed(config.seed, "breed", id)
+    rng = random.Random(seed)
+    with global_random(seed):
+        parent: Individual = toolbox.choose(parents)[0].individual
+    prices = parent.outcome.prices
+    if prices is None or rng.random() < config.train_on:
+        return further_training(parent, id, generation)
+    try:
+        proposal = toolbox.mutate(parent.genome, prices, rng, growth=config.growth)
+        if count_flops(proposal.genome) > ceiling:
+            proposal = toolbox.mutate(parent.genome, prices, rng, growth=0.0)
+    except EditError:  # no edit applies: it can still train on
+        return further_training(parent, id, generation)
+    predicted = proposal.predicted_loss_change if prices.criterion == "obd" else None
+    return Birth(id, generation, parent, proposal.edit, proposal.genome, predicted)
+
+
+def further_training(parent: Individual, id: int, generation: int) -> Birth:  # noqa: A002
+    """A child that is not edited at all and only trains on."""
+    return Birth(id, generation, parent, None, parent.genome, None)
+
+
+def order_for(birth: Birth, config: Config, run_dir: Path, examples: int, rate: float = 1.0) -> Order:
+    """What a worker needs to develop a birth.
+
+    Args:
+        birth: The child.
+        config: Of the run.
+        run_dir: Its folder.
+        examples: Training examples that the child sees.
+        rate: Its largest learning rate, as a share of the recipe's.
+    """
+    parent = birth.parent
+    return Order(
+        id=birth.id,
+        run_dir=str(run_dir),
+        genome=(parent or birth).genome.to_json(),
+        parent=None if parent is None else parent.id,
+        parent_sha256="" if parent is None else parent.outcome.weights_sha256,
+        edit=None if birth.edit is None else birth.edit.to_json(),
+        seed=derive_seed(config.seed, "child", birth.id),
+        recipe=dataclasses.replace(
+            config.recipe, examples=examples, learning_rate=rate * config.recipe.learning_rate
+        ),
+        criterion=config.criterion,
+        probe_examples=config.probe_examples,
+    )
+
+
+def scaled_examples(examples: int, genome: Genome, founder: Genome, exponent: float) -> int:
+    """Training examples of a network, more for one that costs less than the founder.
+
+    Args:
+        examples: For a network as costly as the founder, or more costly.
+        genome: The network.
+        founder: The founder.
+        exponent: 0 gives every network as many examples, 1 as many FLOPs.
+    """
+    ratio = max(1.0, count_flops(founder) / max(count_flops(genome), 1))
+    return round(examples * math.pow(ratio, exponent))
+
+
+def as_individual(birth: Birth, outcome: Outcome) -> Individual:
+    """The individual that a birth became."""
+    parent = birth.parent
+    return Individual(
+        id=birth.id,
+        parent=None if parent is None else parent.id,
+        generation=birth.generation,
+        edit=birth.edit,
+        genome=birth.genome,
+        predicted_loss_change=birth.predicted_loss_change,
+        inherited_examples=0 if parent is None else parent.total_examples,
+        inherited_flops=0 if parent is None else parent.total_flops,
+        inherited_seconds=0.0 if parent is None else parent.total_seconds,
+        outcome=outcome,
+    )
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed of 32 bits for what the parts name; the same in every process."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest(), "big")
+
+
+@contextmanager
+def global_random(seed: int) -> Iterator[None]:
+    """DEAP draws from the module `random`: seeded here, and put back as it was."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
