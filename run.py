@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import tyro
 
@@ -15,7 +15,9 @@ from populations.presets import PRESETS
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
+    from torch import Tensor
 
+    from evo_topo.genome import Genome
     from populations.progress import Progress
     from populations.run import Entry, Result
 
@@ -37,13 +39,33 @@ class Arguments:
     dry_run: bool = False
     """Print configuration, data, founder and devices, and stop."""
 
+    founder: Optional[str] = None
+    """Network to start from instead of the preset's: minimal, mlp, lenet5, resnet20, resnet56, vgg19,
+    mobilenet_v2, squeezenet, torchvision:NAME, a genome.json, an exported folder with its weights, or
+    RUN:knee, RUN:best or RUN:ID for a survivor of another run."""
+
+    weights: Optional[Path] = None
+    """Trained weights (.safetensors) that the founder starts from; a classifier for another number of
+    classes is replaced by a new one."""
+
+    export: Optional[Path] = None
+    """Export a network of this finished run, and stop."""
+
+    pick: str = "knee"
+    """Which network to export: knee (of the front), best (validation accuracy), or an id."""
+
+    to: Optional[Path] = None
+    """Folder to export to; None for RUN/export/PICK."""
+
 
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit code."""
     try:
         arguments = parse(argv)
-        if arguments.dry_run:
-            print_plan(arguments.config)
+        if arguments.export is not None:
+            print_export(arguments.export, arguments.pick, arguments.to)
+        elif arguments.dry_run:
+            print_plan(arguments)
         else:
             run(arguments)
     except KeyboardInterrupt:
@@ -95,11 +117,12 @@ def _value_of(option: str, argv: list[str]) -> str | None:
 def _is_expected(error: Exception) -> bool:
     """Whether an error is one whose message says all, so that no traceback is needed."""
     from evo_topo.datasets import DatasetError
+    from evo_topo.exporting import ExportError
     from populations.development import WeightsError
     from populations.evolution import EvolutionError
     from populations.lineage import LineageError
 
-    expected = (ConfigError, DatasetError, EvolutionError, LineageError, WeightsError, OSError)
+    expected = (ConfigError, DatasetError, EvolutionError, ExportError, LineageError, WeightsError, OSError)
     return isinstance(error, expected)
 
 
@@ -114,13 +137,36 @@ def run(arguments: Arguments) -> None:
 
     if config.run_dir is None and not arguments.resume:
         config = dataclasses.replace(config, run_dir=free_folder(config.preset))
+    founder, weights = find_start(arguments)
     try:
         with Screen(console) as screen:
-            result = evolve(config, report=screen.show, resume=arguments.resume)
+            result = evolve(
+                config, founder=founder, report=screen.show, resume=arguments.resume, weights=weights
+            )
     except KeyboardInterrupt:
         print(f"\ngo on with: python run.py --resume --run-dir {config.run_dir}", file=sys.stderr)
         raise
     print_result(console, result)
+
+
+def find_start(arguments: Arguments) -> tuple[Genome | None, dict[str, Tensor] | None]:
+    """Genome and weights of the founder that was asked for; None for those of the preset.
+
+    Raises:
+        ConfigError: When there is no such founder, or a run is resumed, which has one already.
+    """
+    config, source = arguments.config, arguments.founder
+    if arguments.resume and (source, arguments.weights) != (None, None):
+        raise ConfigError("founder: the run to resume has one already; leave --founder and --weights out")
+    if source is None:
+        if arguments.weights is None:
+            return None, None
+        raise ConfigError("weights: name the network that they belong to with --founder")
+    from evo_topo.datasets import load_dataset
+    from populations.sources import find_founder
+
+    task = load_dataset(config.preset, config.data_dir)
+    return find_founder(source, task.input_shape, task.num_classes, arguments.weights, config.seed)
 
 
 class Screen:
@@ -226,14 +272,29 @@ def _cells(entry: Entry) -> tuple[str, ...]:
     return f"{entry.test_accuracy:.4f}", _short(entry.flops), f"{entry.params:,}", f"{ratio:.3g}"
 
 
-def print_plan(config: Config) -> None:
+def print_export(run_dir: Path, pick: str, folder: Path | None) -> None:
+    """Exports a network of a finished run, and prints what was written."""
+    from evo_topo.exporting import BATCHES
+    from populations.survivors import export_survivor
+
+    exported = export_survivor(run_dir, pick, folder or run_dir / "export" / pick)
+    for name, error in exported.errors.items():
+        sizes = " and ".join(map(str, BATCHES))
+        print(f"{exported.folder / name}: relative error {error:.1e} at batch sizes {sizes}")
+    for name, why in exported.left_out.items():
+        print(f"{name} is left out: {why}")
+    print(f"{exported.folder}: read README.md")
+
+
+def print_plan(arguments: Arguments) -> None:
     """Prints what a run would do: configuration, data, founder and devices."""
+    config = arguments.config
     from evo_topo import count_flops, count_macs, count_params
     from evo_topo.datasets import load_dataset
     from populations.workers import resolve_devices
 
     task = load_dataset(config.preset, config.data_dir)
-    founder = PRESETS[config.preset].founder()
+    founder = find_start(arguments)[0] or PRESETS[config.preset].founder()
     print(config.to_json())
     shape = " x ".join(map(str, task.input_shape))
     sizes = ", ".join(f"{len(getattr(task, s).targets):,} {s}" for s in ("train", "validation", "test"))

@@ -2,9 +2,10 @@
 
     python -m analysis.calibration RUN
 
-Two measurements are set against what the parent's prices promised for an edit: the loss right after
-inheritance, on the examples that it was priced on, and the validation loss after training, each less that of
-the parent. Spearman's rank correlation says how
+Measurements are set against what the parent's prices promised for an edit: the loss right after
+inheritance, on the examples that it was priced on, before and after the refit, and the validation loss after
+training, each less that of the parent. A learned correction leads from prediction to the last, less what
+children gain that only train on. Spearman's rank correlation says how
 well the predictions *order* edits of one kind, which is all that choosing between them needs.
 """
 
@@ -34,6 +35,8 @@ from analysis.common import (
     save_figure,
     styled,
 )
+from evo_topo.calibration import Isotonic
+from populations.calibrating import calibration_of
 from populations.lineage import LineageError
 
 _WIDEST = 7  # kinds of edits side by side
@@ -45,15 +48,19 @@ class Trial(Struct, frozen=True):
     Attributes:
         id: The child's id.
         kind: Kind of edit.
-        predicted: Predicted loss change.
+        predicted: Predicted loss change right after inheritance.
+        promised: What training was promised to add to it.
         inherited: Loss right after inheritance less the parent's loss, where it was measured.
+        refit: The same once the layers behind the change are refit.
         trained: Loss after training less the parent's loss, where it was measured.
     """
 
     id: int
     kind: str
     predicted: float
+    promised: float
     inherited: float | None
+    refit: float | None
     trained: float | None
 
 
@@ -65,11 +72,21 @@ class Correlation(Struct, frozen=True):
 
 
 class KindInfo(Struct, frozen=True):
-    """How well the edits of one kind were predicted."""
+    """How well the edits of one kind were predicted.
+
+    Attributes:
+        kind: The kind.
+        inherited: After inheritance.
+        refit: After inheritance, once the layers behind the change are refit.
+        trained: After training.
+        correction: From predicted to recovered loss change, as the whole run has taught it.
+    """
 
     kind: str
     inherited: Correlation
+    refit: Correlation
     trained: Correlation
+    correction: Isotonic | None
 
 
 class CalibrationInfo(Struct, frozen=True):
@@ -95,22 +112,28 @@ def calibration_info(run: Run) -> CalibrationInfo:
         if parent.loss is None:
             continue
         inherited = less(child.outcome.inherited_loss, parent.probe_loss)
+        refit = less(child.outcome.refit_loss, parent.probe_loss)
         trained = less(child.outcome.loss, parent.loss)
         kind = str(child.edit.__struct_config__.tag).replace("_", " ")
-        trials.append(Trial(child.id, kind, child.predicted_loss_change, inherited, trained))
+        predicted, promised = child.predicted_loss_change, child.promised_loss_change or 0.0
+        trials.append(Trial(child.id, kind, predicted, promised, inherited, refit, trained))
     if all(trial.inherited is None and trial.trained is None for trial in trials):
         raise LineageError(f"{run.folder} holds no edit with both a predicted and a measured loss change")
-    kinds = []
+    learned, kinds = calibration_of(run.individuals), []
     for kind in sorted({trial.kind for trial in trials}):
         of_kind = [trial for trial in trials if trial.kind == kind]
-        kinds.append(KindInfo(kind, _correlate(of_kind, "inherited"), _correlate(of_kind, "trained")))
+        correction = learned.kinds.get(kind.replace(" ", "_"), learned.every)
+        stages = {name: _correlate(of_kind, name) for name in ("inherited", "refit", "trained")}
+        kinds.append(KindInfo(kind=kind, correction=correction, **stages))
     return CalibrationInfo(run.folder.resolve().name, trials, kinds)
 
 
 def _correlate(trials: list[Trial], measurement: str) -> Correlation:
     measured = [getattr(trial, measurement) for trial in trials]
     count = sum(value is not None for value in measured)
-    return Correlation(count, spearman([trial.predicted for trial in trials], measured))
+    added = [trial.promised if measurement == "trained" else 0.0 for trial in trials]
+    predicted = [trial.predicted + promise for trial, promise in zip(trials, added, strict=True)]
+    return Correlation(count, spearman(predicted, measured))
 
 
 def spearman(x: Sequence[float | None], y: Sequence[float | None]) -> float | None:
@@ -163,7 +186,9 @@ def draw_calibration(info: CalibrationInfo) -> Figure:
         panels[2 * band + 1, 0].set_ylabel("measured after training")
     _set_symlog(panels[0, 0], changes)
     figure.suptitle(
-        f"{info.run}: predicted and measured loss change (dashed: as predicted)", weight="bold", fontsize=11
+        f"{info.run}: predicted and measured loss change (dashed: as predicted; line: learned correction)",
+        weight="bold",
+        fontsize=11,
     )
     return figure
 
@@ -173,8 +198,12 @@ def _draw_kind(pair: NDArray[np.object_], info: CalibrationInfo, kind: KindInfo,
     for axes, name in zip(pair, ("inherited", "trained"), strict=True):
         axes.plot([-1e9, 0, 1e9], [-1e9, 0, 1e9], color=GREY, linewidth=1, linestyle="--")
         measured = as_array([getattr(trial, name) for trial in trials])
-        predicted = [trial.predicted for trial in trials]
+        promised = name == "trained"
+        predicted = [trial.predicted + promised * trial.promised for trial in trials]
         axes.scatter(predicted, measured, s=18, color=colour, alpha=0.6, linewidths=0)
+        if promised and kind.correction is not None:
+            x = sorted({*predicted, *kind.correction.x})
+            axes.plot(x, [kind.correction(value) for value in x], color=colour, linewidth=1.2)
         axes.set_title(_correlation_text(getattr(kind, name)), fontsize=9, color=GREY)
     pair[0].annotate(
         kind.kind, (0, 1), (0, 20), "axes fraction", "offset points", color=colour, weight="bold"

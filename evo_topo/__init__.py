@@ -39,31 +39,38 @@ from evo_topo.edits import (
 )
 from evo_topo.genome import Genome, GenomeError, Node
 from evo_topo.mutation import Proposal, propose, random_prices
-from evo_topo.prices import Prices, UnitPrices
+from evo_topo.prices import PricedEdit, Prices, UnitPrices
 from evo_topo.recipe import Recipe
 from evo_topo.units import UnitGroup, unit_table
 
 if TYPE_CHECKING:
     from evo_topo.datasets import load_dataset
+    from evo_topo.exporting import ExportError, export, read_export
+    from evo_topo.importing import UnsupportedModuleError, from_module
     from evo_topo.inheritance import Probe, inherit, inherit_optimizer_state
     from evo_topo.phenotype import build
-    from evo_topo.pruning import prune_to
-    from evo_topo.saliency import gate_statistics, obd_prices, obd_saliency, weight_obd
+    from evo_topo.saliency import gate_statistics, obd_prices, obd_saliency, price, prune_to, weight_obd
     from evo_topo.task import Task
     from evo_topo.training import evaluate, reestimate_batchnorm, train
 
 _TORCH_PART = {
+    "ExportError": "exporting",
     "Probe": "inheritance",
     "Task": "task",
     "build": "phenotype",
+    "UnsupportedModuleError": "importing",
     "evaluate": "training",
+    "export": "exporting",
+    "from_module": "importing",
     "gate_statistics": "saliency",
     "inherit": "inheritance",
     "inherit_optimizer_state": "inheritance",
     "load_dataset": "datasets",
     "obd_prices": "saliency",
     "obd_saliency": "saliency",
-    "prune_to": "pruning",
+    "price": "saliency",
+    "prune_to": "saliency",
+    "read_export": "exporting",
     "reestimate_batchnorm": "training",
     "train": "training",
     "weight_obd": "saliency",
@@ -79,6 +86,7 @@ __all__ = [
     "DownsampleLater",
     "Edit",
     "EditError",
+    "ExportError",
     "Factorise",
     "Fuse",
     "Genome",
@@ -86,6 +94,7 @@ __all__ = [
     "GrowConnections",
     "GrowKernel",
     "Node",
+    "PricedEdit",
     "Prices",
     "Probe",
     "Proposal",
@@ -102,6 +111,7 @@ __all__ = [
     "Trade",
     "UnitGroup",
     "UnitPrices",
+    "UnsupportedModuleError",
     "activation_bytes",
     "build",
     "count_bops",
@@ -110,6 +120,8 @@ __all__ = [
     "count_params",
     "edit_from_json",
     "evaluate",
+    "export",
+    "from_module",
     "gate_statistics",
     "inherit",
     "inherit_optimizer_state",
@@ -118,10 +130,12 @@ __all__ = [
     "obd_prices",
     "obd_saliency",
     "parameter_bits",
+    "price",
     "propose",
     "prune_to",
     "random_edit",
     "random_prices",
+    "read_export",
     "reestimate_batchnorm",
     "train",
     "unit_table",

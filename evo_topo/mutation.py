@@ -1,7 +1,9 @@
 """Choosing mutations by their price: predicted loss change per FLOP. Needs no torch.
 
-Prunes are sampled with probability inverse to what they are predicted to cost per FLOP saved; splits go
-to the units of highest saliency per FLOP. The size of an edit, a share of the parent's FLOPs, is drawn first.
+Prunes of all kinds are sampled with probability inverse to what they are predicted to cost per FLOP saved,
+growths with probability proportional to what they promise per FLOP; splits go to the units of highest
+saliency per FLOP. The size of an edit of units, a share of the parent's FLOPs, is drawn first. Some prunes
+become trades.
 Controls (`random_prices`, and magnitude in `saliency`) differ in the price list alone.
 """
 
@@ -11,12 +13,16 @@ import heapq
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
-from itertools import accumulate
+from itertools import accumulate, chain
 from operator import neg
 from typing import NamedTuple
 
+import msgspec
+
+from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops, count_macs, node_macs, unit_macs
 from evo_topo.edits import (
+    AddUnits,
     AnyEdit,
     EditError,
     PruneLayer,
@@ -24,15 +30,23 @@ from evo_topo.edits import (
     RandomSource,
     SplitLayer,
     SplitUnits,
+    Trade,
     draw,
     layer_chain,
     legal_layer_edits,
     spare_units,
 )
+from evo_topo.edits.trade import TOLERANCE
 from evo_topo.genome import Genome
+from evo_topo.ops import MAX_WIDTH
 from evo_topo.prices import Prices, UnitPrices
 from evo_topo.units import UnitGroup, unit_table
 
+TRADES = 0.2
+"""Share of the prunes that become trades, where a growth fits."""
+TRIES = 6
+LEAST_GROWTH = 0.02
+"""Of the parent's MACs: cheaper growths count as much, or paths that cost nothing would always be best."""
 MOST_OF_GROUP = 0.75
 """Largest share of a group that one edit prunes: further away the quadratic prediction fails."""
 
@@ -45,12 +59,23 @@ class Proposal(NamedTuple):
         genome: The child.
         predicted_loss_change: By the price list; 0 where the edit preserves the function.
         flop_change: FLOPs of the child minus those of the parent.
+        promise: Predicted loss change, at most 0, that new parameters add when they are trained.
     """
 
     edit: AnyEdit
     genome: Genome
     predicted_loss_change: float
     flop_change: int
+    promise: float = 0.0
+
+
+class _Candidate(NamedTuple):
+    """An edit, what it is predicted to change, and the FLOPs or MACs that it saves or adds."""
+
+    edit: AnyEdit
+    loss_change: float
+    promise: float
+    size: float
 
 
 def propose(
@@ -60,6 +85,7 @@ def propose(
     growth: float = 0.25,
     smallest: float = 0.1,
     largest: float = 0.75,
+    calibration: Calibration | None = None,
 ) -> Proposal:
     """Samples an edit: prunes by predicted loss per FLOP, splits by saliency per FLOP.
 
@@ -70,20 +96,27 @@ def propose(
         growth: Probability of growing rather than pruning, where both apply.
         smallest: Smallest size of an edit, as a share of the parent's FLOPs.
         largest: Largest size; sizes between are log-uniform. An edit is at least one unit.
+        calibration: What predicted loss changes come to after training, for comparing kinds.
 
     Raises:
         EditError: When no edit applies to this genome.
     """
     share = smallest * (largest / smallest) ** rng.random()
     target = share * count_macs(genome)
-    kinds = [_growths, _prunes] if rng.random() < growth else [_prunes, _growths]
-    for kind in kinds:
-        for edit, predicted in kind(genome, prices, rng, target):
-            try:
-                child = edit.apply(genome)
-            except EditError:
-                continue  # over the size limits of a genome; the next candidate may fit
-            return Proposal(edit, child, predicted, count_flops(child) - count_flops(genome))
+    choice = _Choice(genome, prices, rng, calibration or Calibration())
+    grows = rng.random() < growth
+    for candidate in chain(*(choice.growths(target), choice.prunes(target))[:: 1 if grows else -1]):
+        try:
+            child = candidate.edit.apply(genome)
+        except EditError:
+            continue  # over the size limits of a genome; the next candidate may fit
+        traded = None
+        if prices.edits and count_flops(child) < count_flops(genome) and rng.random() < TRADES:
+            traded = choice.trade(candidate, child)
+        if traded is not None:
+            candidate, child = traded
+        flop_change = count_flops(child) - count_flops(genome)
+        return Proposal(candidate.edit, child, candidate.loss_change, flop_change, candidate.promise)
     raise EditError("no edit applies to this genome")
 
 
@@ -105,48 +138,97 @@ def random_prices(genome: Genome, rng: RandomSource) -> Prices:
     return Prices("random", units, layers)
 
 
-def _prunes(
-    genome: Genome, prices: Prices, rng: RandomSource, target: float
-) -> Iterator[tuple[AnyEdit, float]]:
-    """Prunes in the order of a draw with probability inverse to predicted loss per MAC."""
-    candidates: list[tuple[AnyEdit, float, float]] = []
-    if prices.joint:
-        taken, predicted, saved = _cut(genome, prices, rng, target)
-    else:
-        taken = _choose_units(genome, prices, rng, target, prune=True)
-        steps = {name: _steps(prices.units[name]) for name in taken}
-        predicted = math.fsum(steps[name][unit] for name, units in taken.items() for unit in units)
-        saved = _macs_of(genome, taken)
-    if taken:
-        candidates.append((PruneUnits(_as_sets(taken)), predicted, predicted / max(saved, 1)))
-    macs = node_macs(genome)
-    for edit in legal_layer_edits(genome):
-        if isinstance(edit, PruneLayer) and edit.layer in prices.layers:
-            predicted = prices.layers[edit.layer]
-            saved = sum(macs[name] for name in layer_chain(genome, edit.layer))
-            candidates.append((edit, predicted, predicted / max(saved, 1)))
-    floor = 1e-3 * max([0.0, *[price for _, _, price in candidates]]) or 1.0
-    # The order of log-price plus Gumbel noise is a draw without replacement, P ~ 1 / price.
-    keyed = [(math.log(max(price, floor)) - _gumbel(rng), i) for i, (_, _, price) in enumerate(candidates)]
-    for _, i in sorted(keyed):
-        yield candidates[i][0], candidates[i][1]
+class _Choice(NamedTuple):
+    """Draws candidates for one proposal."""
+
+    genome: Genome
+    prices: Prices
+    rng: RandomSource
+    calibration: Calibration
+
+    def prunes(self, target: float) -> Iterator[_Candidate]:
+        """Prunes in the order of a draw with probability inverse to predicted loss per MAC."""
+        candidates = [*self._unit_prunes(target), *self._layer_prunes()]
+        candidates += [c for c in self._priced() if c.size < 0]
+        rates = [self._value(c) / max(abs(c.size), 1) for c in candidates]
+        floor = 1e-3 * max([0.0, *rates]) or 1.0
+        # The order of log-price plus Gumbel noise is a draw without replacement, P ~ 1 / price.
+        keyed = [(math.log(max(rate, floor)) - _gumbel(self.rng), i) for i, rate in enumerate(rates)]
+        return (candidates[i] for _, i in sorted(keyed))
+
+    def growths(self, target: float) -> Iterator[_Candidate]:
+        """Growths by what they promise per MAC; some splits of units, which promise nothing, come first."""
+        taken = _choose_units(self.genome, self.prices, self.rng, target, prune=False)
+        found = [_Candidate(SplitUnits(_as_sets(taken)), 0.0, 0.0, 1.0)] if taken else []
+        others = self._promising()
+        sites = [] if others else [e for e in legal_layer_edits(self.genome) if isinstance(e, SplitLayer)]
+        if sites:
+            others = [_Candidate(draw(sites, self.rng), 0.0, 0.0, 1.0)]
+        splits_first = self.rng.random() >= (2 / 3 if self.prices.edits else 1 / 3)
+        return iter([*found, *others] if splits_first or not others else [*others, *found])
+
+    def trade(self, prune: _Candidate, between: Genome) -> tuple[_Candidate, Genome] | None:
+        """The prune and a promising growth of about its size, and their child; None where none fits."""
+        before = count_flops(self.genome)
+        if isinstance(prune.edit, Trade):
+            return None
+        for growth in self._promising()[:TRIES]:
+            sized = _sized(growth, (before - count_flops(between)) / 2)
+            try:
+                child = sized.edit.apply(between)
+            except EditError:
+                continue
+            if not isinstance(sized.edit, Trade) and abs(count_flops(child) - before) <= TOLERANCE * before:
+                loss_change, promise = prune.loss_change + sized.loss_change, prune.promise + sized.promise
+                return _Candidate(Trade(prune.edit, sized.edit), loss_change, promise, 0.0), child
+        return None
+
+    def _priced(self) -> Iterator[_Candidate]:
+        for item in self.prices.edits:
+            yield _Candidate(item.edit, item.loss_change, item.promise, item.flop_change / 2)
+
+    def _promising(self) -> list[_Candidate]:
+        """Priced growths in the order of a draw with probability proportional to their promise per MAC."""
+        grown = [c for c in self._priced() if c.size >= 0]
+        least = LEAST_GROWTH * count_macs(self.genome)  # a path that is free is no better than a small one
+        rates = [-self._value(c) / max(c.size, least) for c in grown]
+        floor = 1e-3 * max([0.0, *rates]) or 1.0
+        keyed = [(-math.log(max(rate, floor)) - _gumbel(self.rng), i) for i, rate in enumerate(rates)]
+        return [grown[i] for _, i in sorted(keyed)]
+
+    def _unit_prunes(self, target: float) -> Iterator[_Candidate]:
+        genome, prices = self.genome, self.prices
+        if prices.joint:
+            taken, predicted, saved = _cut(genome, prices, self.rng, target)
+        else:
+            taken = _choose_units(genome, prices, self.rng, target, prune=True)
+            steps = {name: _steps(prices.units[name]) for name in taken}
+            predicted = math.fsum(steps[name][unit] for name, units in taken.items() for unit in units)
+            saved = _macs_of(genome, taken)
+        if taken:
+            yield _Candidate(PruneUnits(_as_sets(taken)), predicted, 0.0, -saved)
+
+    def _layer_prunes(self) -> Iterator[_Candidate]:
+        macs = node_macs(self.genome)
+        for edit in legal_layer_edits(self.genome):
+            if isinstance(edit, PruneLayer) and edit.layer in self.prices.layers:
+                saved = sum(macs[name] for name in layer_chain(self.genome, edit.layer))
+                yield _Candidate(edit, self.prices.layers[edit.layer], 0.0, -saved)
+
+    def _value(self, candidate: _Candidate) -> float:
+        """Loss change after training, as far as it is known."""
+        kind = str(candidate.edit.__struct_config__.tag)
+        return self.calibration.recovered(kind, candidate.loss_change + candidate.promise)
 
 
-def _growths(
-    genome: Genome, prices: Prices, rng: RandomSource, target: float
-) -> Iterator[tuple[AnyEdit, float]]:
-    """A split of units and an inserted layer, in random order; both start without effect."""
-    edits: list[AnyEdit] = []
-    taken = _choose_units(genome, prices, rng, target, prune=False)
-    if taken:
-        edits.append(SplitUnits(_as_sets(taken)))
-    sites = [edit for edit in legal_layer_edits(genome) if isinstance(edit, SplitLayer)]
-    if sites:
-        edits.append(draw(sites, rng))
-    if len(edits) == 2 and rng.random() < 1 / 3:
-        edits.reverse()
-    for edit in edits:
-        yield edit, 0.0
+def _sized(growth: _Candidate, macs: float) -> _Candidate:
+    """A growth of units with as many as cost about so many MACs; any other as it is."""
+    edit = growth.edit
+    if not isinstance(edit, AddUnits) or not growth.size:
+        return growth
+    count = min(max(1, round(edit.count * macs / growth.size)), MAX_WIDTH)
+    promise = growth.promise * min(1.0, count / edit.count)  # more units are not known to promise more
+    return growth._replace(edit=msgspec.structs.replace(edit, count=count), promise=promise)
 
 
 def _cut(

@@ -1,6 +1,6 @@
 """The operation vocabulary: what each operation does to shapes, parameters, MACs and units.
 
-How units (channels, neurons) pass through an operation is said in five words. An operation *makes*
+How units (channels, neurons) pass through an operation is said in six words. An operation *makes*
 new units (Conv, Linear, Input), *carries* those it reads (Norm, Activation, pooling, Dropout), *ties*
 those of several inputs together (Add, Multiply), *joins* them (Concat) or *spreads* each over several
 features (Flatten). A grouped convolution makes units too, tied to those it reads: see `units`.
@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 Shape = tuple[int, ...]
-Routing = Literal["makes", "carries", "ties", "joins", "spreads"]
+Routing = Literal["makes", "carries", "ties", "joins", "selects", "spreads"]
 
 MAX_WIDTH = 2**16
 """Most channels or features that one operation may make."""
@@ -33,6 +33,13 @@ Connections = Annotated[int, Meta(ge=1, le=MAX_ELEMENTS)]
 Width = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
 Extents = Annotated[tuple[Annotated[int, Meta(ge=1, le=MAX_EXTENT)], ...], Meta(max_length=2)]
 Paddings = Annotated[tuple[Annotated[int, Meta(ge=0, le=MAX_EXTENT)], ...], Meta(max_length=2)]
+Margins = Annotated[
+    tuple[Annotated[int, Meta(ge=-(2**16), le=MAX_EXTENT)], ...], Meta(min_length=1, max_length=2)
+]
+Channels = Annotated[
+    tuple[Annotated[int, Meta(ge=0, lt=MAX_CHANNELS)], ...], Meta(min_length=1, max_length=MAX_CHANNELS)
+]
+Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]
 
 ActivationFunction = Literal[
     "relu",
@@ -45,7 +52,9 @@ ActivationFunction = Literal[
     "sigmoid",
     "hardswish",
     "hardsigmoid",
+    "mish",
 ]
+_SLOPES = {"leaky_relu": 0.01, "elu": 1.0}
 
 
 class OpError(ValueError):
@@ -78,15 +87,20 @@ class Op(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, ta
         return type(self).__name__
 
 
-def _slide(size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Shape:
-    """Output extents of a sliding window (the formula of torch.nn.Conv2d)."""
-    out = tuple(
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
-    )
-    if min(out) < 1:
-        raise OpError(f"window {kernel} does not fit into extents {size} padded by {padding}")
-    return out
+def _slide(
+    size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil: bool = False
+) -> Shape:
+    """Output extents of a sliding window (the formulas of torch.nn.Conv2d and MaxPool2d)."""
+    out = []
+    for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True):
+        room = n + 2 * p - d * (k - 1) - 1
+        if room < 0:
+            raise OpError(f"window {kernel} does not fit into extents {size} padded by {padding}")
+        steps = -(-room // s) if ceil else room // s
+        if ceil and steps * s >= n + p:  # the last window must begin inside or in the left padding
+            steps -= 1
+        out.append(steps + 1)
+    return tuple(out)
 
 
 def _fill_window_defaults(op: Conv | Pool, names: dict[str, int | Shape]) -> None:
@@ -245,33 +259,60 @@ class Norm(Op, frozen=True, tag="norm"):
 
 
 class Activation(Op, frozen=True, tag="activation"):
-    """Elementwise nonlinearity."""
+    """Elementwise nonlinearity.
+
+    Attributes:
+        function: Its name in torch.
+        slope: Of a leaky ReLU below zero, or the alpha of an ELU; None for torch's default.
+    """
 
     function: ActivationFunction = "relu"
+    slope: Annotated[float, Meta(ge=0, le=1000)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.slope is not None:
+            if self.function not in _SLOPES:
+                raise OpError(f"{self.function} has no slope; {' and '.join(_SLOPES)} have one")
+            same = float(self.slope) == _SLOPES[self.function]  # equal settings are equal text
+            msgspec.structs.force_setattr(self, "slope", None if same else float(self.slope) or 0.0)
 
     def describe(self) -> str:
-        return self.function
+        return self.function if self.slope is None else f"{self.function} {self.slope:g}"
 
 
 class Pool(Op, frozen=True, tag="pool"):
-    """Max or average pooling over a window; the stride defaults to the kernel."""
+    """Max or average pooling over a window; the stride defaults to the kernel.
+
+    Attributes:
+        kernel: Extents of the window.
+        mode: Maximum or mean.
+        stride: Step of the window.
+        padding: Added on either side; a maximum ignores it.
+        ceil_mode: Whether a last window may reach beyond the end.
+        count_include_pad: Whether a mean counts the padding as zeros.
+    """
 
     kernel: Extents
     mode: Literal["max", "avg"] = "max"
     stride: Extents = ()
     padding: Paddings = ()
+    ceil_mode: bool = False
+    count_include_pad: bool = True
 
     def __post_init__(self) -> None:
         _fill_window_defaults(self, {"stride": self.kernel, "padding": 0})
         if any(2 * p > k for p, k in zip(self.padding, self.kernel, strict=True)):
             raise OpError(f"padding {self.padding} is more than half of kernel {self.kernel}")
+        if self.mode == "max" or not any(self.padding):  # then it changes nothing
+            msgspec.structs.force_setattr(self, "count_include_pad", True)
 
     def infer(self, shapes: tuple[Shape, ...]) -> Shape:
         channels, *extents = shapes[0]
         if len(extents) != len(self.kernel):
             raise OpError(f"a {len(self.kernel)}-D pooling cannot read shape {shapes[0]}")
         ones = (1,) * len(self.kernel)
-        return (channels, *_slide(tuple(extents), self.kernel, self.stride, self.padding, ones))
+        out = _slide(tuple(extents), self.kernel, self.stride, self.padding, ones, self.ceil_mode)
+        return (channels, *out)
 
     def describe(self) -> str:
         return f"{self.mode}-pool {_window_text(self)}"
@@ -291,6 +332,80 @@ class GlobalPool(Op, frozen=True, tag="global_pool"):
         return f"global {self.mode}-pool"
 
 
+class AdaptivePool(Op, frozen=True, tag="adaptive_pool"):
+    """Pools to given extents, each output over its share of the input (torch's adaptive pooling)."""
+
+    size: Annotated[Extents, Meta(min_length=1)]
+    mode: Literal["max", "avg"] = "avg"
+
+    def infer(self, shapes: tuple[Shape, ...]) -> Shape:
+        if len(shapes[0]) != 1 + len(self.size) or not self.size:
+            raise OpError(f"adaptive pooling to {self.size} cannot read shape {shapes[0]}")
+        return (shapes[0][0], *self.size)
+
+    def describe(self) -> str:
+        return f"{self.mode}-pool to {'x'.join(map(str, self.size))}"
+
+
+class Pad(Op, frozen=True, tag="pad"):
+    """Adds margins to the extents, or crops where a margin is negative.
+
+    Attributes:
+        before: Margin in front of each extent.
+        after: Margin behind it.
+        fill: What the margins hold; ``lowest`` is minus infinity, for a maximum to ignore.
+    """
+
+    before: Margins
+    after: Margins
+    fill: Literal["zero", "lowest"] = "zero"
+
+    def infer(self, shapes: tuple[Shape, ...]) -> Shape:
+        channels, *extents = shapes[0]
+        if not len(extents) == len(self.before) == len(self.after):
+            raise OpError(f"margins {self.before} and {self.after} do not match shape {shapes[0]}")
+        out = tuple([n + a + b for n, a, b in zip(extents, self.before, self.after, strict=True)])
+        if any(
+            n + min(a, 0) + min(b, 0) < 1 for n, a, b in zip(extents, self.before, self.after, strict=True)
+        ):
+            raise OpError(f"margins {self.before} and {self.after} leave nothing of shape {shapes[0]}")
+        return (channels, *out)
+
+    def describe(self) -> str:
+        return f"pad {self.before} {self.after}"
+
+
+class Scale(Op, frozen=True, tag="scale"):
+    """Every element times one constant, plus another."""
+
+    factor: Finite = 1.0
+    offset: Finite = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("factor", "offset"):
+            msgspec.structs.force_setattr(self, name, float(getattr(self, name)) or 0.0)
+
+    def describe(self) -> str:
+        return f"x {self.factor:g} + {self.offset:g}"
+
+
+class Select(Op, frozen=True, tag="select"):
+    """Some channels, in any order: slices, chunks and shuffles along the channels."""
+
+    channels: Channels
+    routing: ClassVar[Routing] = "selects"
+
+    def infer(self, shapes: tuple[Shape, ...]) -> Shape:
+        if not self.channels:
+            raise OpError("selects no channel")
+        if not 0 <= min(self.channels) <= max(self.channels) < shapes[0][0]:
+            raise OpError(f"selects channels up to {max(self.channels)} of {shapes[0][0]}")
+        return (len(self.channels), *shapes[0][1:])
+
+    def describe(self) -> str:
+        return f"select {len(self.channels)}"
+
+
 class Flatten(Op, frozen=True, tag="flatten"):
     """All elements as one feature vector, channel by channel."""
 
@@ -301,16 +416,16 @@ class Flatten(Op, frozen=True, tag="flatten"):
 
 
 class _Elementwise(Op, frozen=True, tag=False):
-    """Elementwise combination; an input whose spatial extents are all 1 is broadcast."""
+    """Elementwise combination; a feature vector, or extents that are all 1, are broadcast."""
 
     routing: ClassVar[Routing] = "ties"
     num_inputs: ClassVar[tuple[int, int]] = (2, 1024)
 
     def infer(self, shapes: tuple[Shape, ...]) -> Shape:
-        widest = max(shapes, key=prod)
+        widest = max(shapes, key=lambda shape: (prod(shape), len(shape)))
         point = (widest[0],) + (1,) * (len(widest) - 1)
         for shape in shapes:
-            if shape not in (widest, point):
+            if shape not in (widest, point, widest[:1]):
                 raise OpError(f"shapes {shape} and {widest} do not fit together")
         return widest
 
@@ -362,6 +477,10 @@ AnyOp = (
     | Activation
     | Pool
     | GlobalPool
+    | AdaptivePool
+    | Pad
+    | Scale
+    | Select
     | Flatten
     | Add
     | Multiply

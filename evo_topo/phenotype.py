@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from evo_topo.genome import Genome, Node
 from evo_topo.masked import MaskedConv1d, MaskedConv2d, MaskedLinear
 from evo_topo.ops import (
     Activation,
+    AdaptivePool,
     Add,
     AnyOp,
     Conv,
@@ -25,11 +26,17 @@ from evo_topo.ops import (
     GlobalPool,
     Linear,
     Norm,
+    Output,
+    Pad,
     Pool,
+    Scale,
+    Select,
     Shape,
 )
+from evo_topo.sampling import SamplingConv1d, SamplingConv2d
 
 _LAYER: dict[int, Callable[..., nn.Module]] = {0: nn.Linear, 1: nn.Conv1d, 2: nn.Conv2d}
+_SAMPLING: dict[int, Callable[..., nn.Module]] = {1: SamplingConv1d, 2: SamplingConv2d}
 _MASKED: dict[int, Callable[..., nn.Module]] = {0: MaskedLinear, 1: MaskedConv1d, 2: MaskedConv2d}
 _BINARY: dict[int, Callable[..., nn.Module]] = {0: BinaryLinear, 1: BinaryConv1d, 2: BinaryConv2d}
 _NORM: dict[int, Callable[..., nn.Module]] = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
@@ -39,13 +46,14 @@ _POOL: dict[tuple[str, int], Callable[..., nn.Module]] = {
     ("avg", 1): nn.AvgPool1d,
     ("avg", 2): nn.AvgPool2d,
 }
-_GLOBAL_POOL: dict[tuple[str, int], Callable[..., nn.Module]] = {
+_ADAPTIVE_POOL: dict[tuple[str, int], Callable[..., nn.Module]] = {
     ("max", 1): nn.AdaptiveMaxPool1d,
     ("max", 2): nn.AdaptiveMaxPool2d,
     ("avg", 1): nn.AdaptiveAvgPool1d,
     ("avg", 2): nn.AdaptiveAvgPool2d,
 }
-_ACTIVATION: dict[str, Callable[[], nn.Module]] = {
+_PAD: dict[int, Callable[..., nn.Module]] = {1: nn.ConstantPad1d, 2: nn.ConstantPad2d}
+_ACTIVATION: dict[str, Callable[..., nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
     "leaky_relu": nn.LeakyReLU,
@@ -56,6 +64,7 @@ _ACTIVATION: dict[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "hardswish": nn.Hardswish,
     "hardsigmoid": nn.Hardsigmoid,
+    "mish": nn.Mish,
 }
 
 
@@ -82,6 +91,50 @@ def build(genome: Genome, seed: int = 0) -> GraphModule:
     return GraphModule(root, graph, class_name="Network")
 
 
+def build_some(genome: Genome, nodes: Iterable[Node], seed: int = 0) -> nn.Module:
+    """The modules of some of a genome's nodes, under their names; without a forward pass.
+
+    Args:
+        genome: The network as data.
+        nodes: Some of its nodes.
+        seed: Seed of the weights; not those that `build` would draw.
+    """
+    root = nn.Module()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        for node in nodes:
+            makes_module = node.inputs and node.op.routing in ("makes", "carries")
+            module = _module(node.op, genome.shapes[node.inputs[0]]) if makes_module else None
+            if module is not None:
+                root.add_module(node.name, module)
+    return root
+
+
+def node_value(node: Node, model: nn.Module, reads: Sequence[Tensor]) -> Tensor:
+    """What one node, but the input, computes of what it reads: the forward pass of `build`, node by node.
+
+    Args:
+        node: The node.
+        model: Holds its module.
+        reads: Values of its inputs, (examples, ...) each.
+    """
+    match node.op.routing:
+        case "ties":
+            dims = max(read.dim() for read in reads)
+            points = [read[(..., *[None] * (dims - read.dim()))] for read in reads]
+            return reduce(operator.add if isinstance(node.op, Add) else operator.mul, points)
+        case "joins":
+            return torch.cat(list(reads), 1)
+        case "spreads":
+            return torch.flatten(reads[0], 1)
+    if isinstance(node.op, Output):
+        return reads[0]
+    if isinstance(node.op, Select):
+        return reads[0][:, list(node.op.channels)]
+    value: Tensor = model.get_submodule(node.name)(reads[0])
+    return value
+
+
 def _emit(genome: Genome, node: Node, reads: list[FxNode], root: nn.Module, graph: Graph) -> FxNode:
     """Adds one node's code to the graph, and its module to the root where it has one."""
     match node.op.routing, reads:
@@ -90,14 +143,21 @@ def _emit(genome: Genome, node: Node, reads: list[FxNode], root: nn.Module, grap
             return placeholder
         case "ties", [*_]:
             combine = operator.add if isinstance(node.op, Add) else operator.mul
-            total = reads[0]
-            for read in reads[1:]:
+            dims = len(genome.shapes[node.name])
+            total, *others = [
+                _as_points(graph, read, dims - len(genome.shapes[name]))
+                for read, name in zip(reads, node.inputs, strict=True)
+            ]
+            for read in others:
                 total = graph.call_function(combine, (total, read))
             return total
         case "joins", [*_]:
             return graph.call_function(torch.cat, (reads, 1))
         case "spreads", [read]:
             return graph.call_function(torch.flatten, (read, 1))
+        case "selects", [read] if isinstance(node.op, Select) and _is_slice(node.op.channels):
+            first, last = node.op.channels[0], node.op.channels[-1]
+            return graph.call_function(operator.getitem, (read, (slice(None), slice(first, last + 1))))
     shape = genome.shapes[node.inputs[0]]
     module = _module(node.op, shape)
     if module is None:
@@ -106,6 +166,49 @@ def _emit(genome: Genome, node: Node, reads: list[FxNode], root: nn.Module, grap
     root.add_module(node.name, module)
     value: FxNode = graph.call_module(node.name, (reads[0],))
     return value
+
+
+class Affine(nn.Module):
+    """Every element times `factor`, plus `offset`."""
+
+    def __init__(self, factor: float, offset: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.offset = offset
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Same shape as the inputs."""
+        scaled = inputs if self.factor == 1 else inputs * self.factor
+        return scaled if self.offset == 0 else scaled + self.offset
+
+    def extra_repr(self) -> str:
+        """The constants, for the text form."""
+        return f"{self.factor}, {self.offset}"
+
+
+class Selection(nn.Module):
+    """Some channels, in any order."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        # part of the genome, not of the state; on the CPU also where weights are only planned
+        self.register_buffer("channels", torch.tensor(channels, device="cpu"), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The channels (dimension 1) of the inputs that are selected."""
+        return inputs.index_select(1, self.get_buffer("channels"))
+
+
+def _is_slice(channels: Sequence[int]) -> bool:
+    return list(channels) == list(range(channels[0], channels[-1] + 1))
+
+
+def _as_points(graph: Graph, read: FxNode, missing: int) -> FxNode:
+    """Gives a feature vector the extents (all 1) that it lacks."""
+    if not missing:
+        return read
+    at = (slice(None), slice(None), *[None] * missing)
+    return graph.call_function(operator.getitem, (read, at))
 
 
 def _module(op: AnyOp, shape: Shape) -> nn.Module | None:
@@ -128,11 +231,21 @@ def _module(op: AnyOp, shape: Shape) -> nn.Module | None:
         case Norm():
             return _NORM[dims](shape[0], eps=op.eps)
         case Activation():
-            return _ACTIVATION[op.function]()
+            return _ACTIVATION[op.function](*([] if op.slope is None else [op.slope]))
         case Pool():
-            return _POOL[op.mode, dims](op.kernel, op.stride, op.padding)
+            settings = {} if op.mode == "max" else {"count_include_pad": op.count_include_pad}
+            return _POOL[op.mode, dims](op.kernel, op.stride, op.padding, ceil_mode=op.ceil_mode, **settings)
         case GlobalPool():
-            return _GLOBAL_POOL[op.mode, dims](1)
+            return _ADAPTIVE_POOL[op.mode, dims](1)
+        case AdaptivePool():
+            return _ADAPTIVE_POOL[op.mode, dims](op.size)
+        case Pad():
+            margins = [m for pair in zip(reversed(op.before), reversed(op.after), strict=True) for m in pair]
+            return _PAD[dims](tuple(margins), 0.0 if op.fill == "zero" else -torch.inf)
+        case Scale():
+            return Affine(op.factor, op.offset)
+        case Select():
+            return Selection(op.channels)
         case Dropout():
             return nn.Dropout(op.rate)
     return None
@@ -141,7 +254,10 @@ def _module(op: AnyOp, shape: Shape) -> nn.Module | None:
 def _layer(op: Conv | Linear, dims: int) -> Callable[..., nn.Module]:
     if op.fan_in is not None:
         return partial(_MASKED[dims], fan_in=op.fan_in)
-    return _BINARY[dims] if op.binary else _LAYER[dims]
+    if op.binary:
+        return _BINARY[dims]
+    is_sampling = isinstance(op, Conv) and set(op.kernel) == {1} and set(op.stride) != {1}
+    return (_SAMPLING if is_sampling else _LAYER)[dims]
 
 
 def hook_reads(model: nn.Module, layer: str, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:

@@ -7,6 +7,8 @@ from itertools import chain
 
 from msgspec import Struct
 
+from evo_topo.edits import AnyEdit
+
 
 class UnitPrices(Struct, frozen=True, forbid_unknown_fields=True):
     """Predicted loss changes of removing units of one group.
@@ -34,6 +36,24 @@ class JointOrder(Struct, frozen=True, forbid_unknown_fields=True):
     macs: tuple[int, ...]
 
 
+class PricedEdit(Struct, frozen=True, forbid_unknown_fields=True):
+    """What one edit is predicted to do.
+
+    Attributes:
+        edit: The edit.
+        loss_change: Predicted loss change right after inheritance; 0 where the function is kept.
+        promise: Predicted loss change, at most 0, that new parameters add when they are trained.
+        flop_change: FLOPs of the child minus those of the parent.
+        criterion: What predicted it, see `price`.
+    """
+
+    edit: AnyEdit
+    loss_change: float
+    promise: float
+    flop_change: int
+    criterion: str
+
+
 class Prices(Struct, frozen=True, forbid_unknown_fields=True):
     """Price list of one trained network.
 
@@ -42,16 +62,19 @@ class Prices(Struct, frozen=True, forbid_unknown_fields=True):
         units: By unit group.
         layers: Predicted loss change of bypassing a layer, by the name of its Conv or Linear node.
         joint: Orders over all groups together; where there are none, prices of different groups add up.
+        edits: Other edits, one by one.
     """
 
     criterion: str
     units: dict[str, UnitPrices]
     layers: dict[str, float]
     joint: tuple[JointOrder, ...] = ()
+    edits: tuple[PricedEdit, ...] = ()
 
     @property
     def are_finite(self) -> bool:
         """Whether no price is NaN or infinite."""
         lists = [group.cumulative for group in self.units.values()]
         lists += [order.cumulative for order in self.joint]
-        return all(map(math.isfinite, chain(self.layers.values(), *lists)))
+        edits = [(priced.loss_change, priced.promise) for priced in self.edits]
+        return all(map(math.isfinite, chain(self.layers.values(), *lists, *edits)))

@@ -12,12 +12,13 @@ and a unit that comes from nowhere is `NEW`; it takes its place as one more copy
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
 from evo_topo.genome import Genome, Node, once_per_genome
-from evo_topo.ops import Conv, Input, Linear, Output
+from evo_topo.ops import Conv, Input, Linear, Output, Select
 
 UnitMap = Mapping[str, Sequence[int]]
 NEW = -1
@@ -34,11 +35,14 @@ class UnitGroup(NamedTuple):
         makers: For each node that makes them: for each unit, its output channels there.
         splittable: For each unit, whether repeating it keeps all tied channels aligned, and all that
             read it can share their weights among the copies.
+        selections: For each node that selects some of their channels: for each unit, how many. Like a
+            maker, it must keep one.
     """
 
     name: str
     makers: dict[str, tuple[tuple[int, ...], ...]]
     splittable: tuple[bool, ...]
+    selections: dict[str, tuple[int, ...]]
 
     @property
     def width(self) -> int:
@@ -116,6 +120,8 @@ class _Finder:
         if routing == "joins":
             return [slot for name in node.inputs for slot in layout[name]]
         read = layout[node.inputs[0]]
+        if isinstance(node.op, Select):
+            return [read[channel] for channel in node.op.channels]
         if routing == "spreads":
             size = prod(genome.shapes[node.inputs[0]][1:])
             return [slot for slot in read for _ in range(size)] if size > 1 else read
@@ -162,8 +168,14 @@ class _Finder:
                     placed.setdefault(home[maker], {})[maker] = _channels_by_unit(held, width)
         bound = self._misaligned(roots) | self._read_as_signs(roots)
         stuck = {unit_of[root] for root in bound if root in unit_of}
+        selections = self._selections(of_slot, widths)
         groups = {
-            name: UnitGroup(name, makers, tuple([(name, u) not in stuck for u in range(widths[name])]))
+            name: UnitGroup(
+                name,
+                makers,
+                tuple([(name, u) not in stuck for u in range(widths[name])]),
+                selections.get(name, {}),
+            )
             for name, makers in placed.items()
         }
         shared: dict[int, list[Member]] = {}  # carried layouts are one object
@@ -171,6 +183,19 @@ class _Finder:
             if id(layout) not in shared:
                 shared[id(layout)] = [of_slot[slot] for slot in layout]
         return UnitTable(groups, {name: shared[id(at)] for name, at in self.layout.items()})
+
+    def _selections(
+        self, of_slot: list[Member], widths: Mapping[str, int]
+    ) -> dict[str, dict[str, tuple[int, ...]]]:
+        """For each group and each node that selects channels of its units: how many, by unit."""
+        found: dict[str, dict[str, tuple[int, ...]]] = {}
+        for node in self.genome.nodes:
+            if isinstance(node.op, Select):
+                counts = Counter(m for slot in self.layout[node.name] if (m := of_slot[slot]) is not None)
+                for group in {group: None for group, _ in counts}:
+                    held = tuple([counts[group, unit] for unit in range(widths[group])])
+                    found.setdefault(group, {})[node.name] = held
+        return found
 
     def _connect_makers(self, roots: list[int], fixed: set[int]) -> dict[str, str]:
         """The group name of each maker: the first maker that its free slots are connected with."""
@@ -202,7 +227,8 @@ class _Finder:
         """Units whose repetition would misalign channels that are tied or read in blocks.
 
         A unit that holds several channels of one maker, or of one block, is repeated block by block;
-        that stays aligned only while each tensor holds the block as one unbroken run.
+        that stays aligned only while each tensor holds the block as one unbroken run, and no selection
+        takes it apart.
         """
         stuck: set[int] = set()
         several = {roots[slot] for slot in self.blocks}
@@ -225,6 +251,8 @@ class _Finder:
                         piece = {roots[slot] for slot in self.layout[name]} & several
                         stuck |= piece & pieces
                         pieces |= piece
+                elif isinstance(node.op, Select):
+                    stuck |= {roots[slot] for slot in self.layout[node.name]} & several
         return stuck
 
 
@@ -256,8 +284,15 @@ def channel_origins(genome: Genome, unit_map: UnitMap) -> dict[str, list[int]]:
         for unit in units:
             last = last if unit == NEW else unit
             copies[group, last][unit == NEW] += 1
-    makers = [node.name for node in genome.nodes if is_maker(node)]
-    return route_channels(genome, {name: _repeat_runs(table.members[name], copies) for name in makers})
+    changed = {maker for group in unit_map for maker in table.groups[group].makers}
+    given = {
+        node.name: _repeat_runs(table.members[node.name], copies)
+        if node.name in changed
+        else list(range(genome.shapes[node.name][0]))
+        for node in genome.nodes
+        if is_maker(node)
+    }
+    return route_channels(genome, given)
 
 
 def route_channels(genome: Genome, given: Mapping[str, list[int]]) -> dict[str, list[int]]:
@@ -272,6 +307,8 @@ def route_channels(genome: Genome, given: Mapping[str, list[int]]) -> dict[str, 
             for name in node.inputs:
                 joined.extend([c if c == NEW else start + c for c in origins[name]])
                 start += genome.shapes[name][0]
+        elif isinstance(node.op, Select):
+            origins[node.name] = [at for at, _ in selected_channels(node.op, origins[node.inputs[0]])]
         elif node.op.routing == "spreads":
             size = prod(genome.shapes[node.inputs[0]][1:])
             read = origins[node.inputs[0]]
@@ -279,6 +316,30 @@ def route_channels(genome: Genome, given: Mapping[str, list[int]]) -> dict[str, 
         else:
             origins[node.name] = origins[node.inputs[0]]
     return origins
+
+
+def selected_channels(select: Select, read: Sequence[int]) -> list[tuple[int, int]]:
+    """What a selection takes after a change of units.
+
+    Args:
+        select: The parent's operation.
+        read: Origin of each channel that it reads in the child; negative for one from nowhere.
+
+    Returns:
+        For each channel of the child's output: the place in the parent's output that it comes from, and
+        the channel of the child's input to take. Copies of a channel stand side by side, and so do channels
+        from nowhere, behind the one that they stand behind in the input.
+    """
+    copies: dict[int, list[tuple[int, bool]]] = {}
+    last = 0
+    for channel, origin in enumerate(read):
+        last = max(origin, 0) if not channel or origin >= 0 else last
+        copies.setdefault(last, []).append((channel, origin < 0))
+    return [
+        (-1 if is_new else place, channel)
+        for place, origin in enumerate(select.channels)
+        for channel, is_new in copies.get(origin, ())
+    ]
 
 
 def _repeat_runs(members: Sequence[Member], copies: Mapping[tuple[str, int], Sequence[int]]) -> list[int]:

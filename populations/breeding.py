@@ -12,11 +12,13 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from deap import base, tools
 
+from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
 from evo_topo.edits import AnyEdit, EditError
 from evo_topo.genome import Genome
@@ -36,6 +38,7 @@ class Birth(NamedTuple):
     edit: AnyEdit | None
     genome: Genome
     predicted_loss_change: float | None
+    promised_loss_change: float | None = None
 
 
 def make_toolbox(config: Config) -> base.Toolbox:
@@ -58,6 +61,7 @@ def breed(
     ceiling: float,
     id: int,  # noqa: A002
     generation: int,
+    calibration: Calibration,
 ) -> Birth:
     """Plans a child: a parent, and a mutation of it or more training.
 
@@ -68,6 +72,7 @@ def breed(
         ceiling: Most FLOPs that it may have; a mutation beyond is drawn again, as a prune.
         id: Its number.
         generation: Its generation.
+        calibration: What predictions came to so far.
     """
     seed = derive_seed(config.seed, "breed", id)
     rng = random.Random(seed)
@@ -77,13 +82,16 @@ def breed(
     if prices is None or rng.random() < config.train_on:
         return further_training(parent, id, generation)
     try:
-        proposal = toolbox.mutate(parent.genome, prices, rng, growth=config.growth)
+        mutate = partial(toolbox.mutate, parent.genome, prices, rng, calibration=calibration)
+        proposal = mutate(growth=config.growth)
         if count_flops(proposal.genome) > ceiling:
-            proposal = toolbox.mutate(parent.genome, prices, rng, growth=0.0)
+            proposal = mutate(growth=0.0)
     except EditError:  # no edit applies: it can still train on
         return further_training(parent, id, generation)
-    predicted = proposal.predicted_loss_change if prices.criterion == "obd" else None
-    return Birth(id, generation, parent, proposal.edit, proposal.genome, predicted)
+    predicted, promised = proposal.predicted_loss_change, proposal.promise
+    if prices.criterion != "obd":
+        return Birth(id, generation, parent, proposal.edit, proposal.genome, None)
+    return Birth(id, generation, parent, proposal.edit, proposal.genome, predicted, promised)
 
 
 def further_training(parent: Individual, id: int, generation: int) -> Birth:  # noqa: A002
@@ -141,6 +149,7 @@ def as_individual(birth: Birth, outcome: Outcome) -> Individual:
         edit=birth.edit,
         genome=birth.genome,
         predicted_loss_change=birth.predicted_loss_change,
+        promised_loss_change=birth.promised_loss_change,
         inherited_examples=0 if parent is None else parent.total_examples,
         inherited_flops=0 if parent is None else parent.total_flops,
         inherited_seconds=0.0 if parent is None else parent.total_seconds,

@@ -8,6 +8,7 @@ import random
 import time
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import torch
@@ -17,15 +18,16 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from evo_topo.candidates import candidate_edits
 from evo_topo.cost import count_flops
-from evo_topo.edits import AnyEdit, PruneUnits, edit_from_json
+from evo_topo.edits import AnyEdit, Trade, edit_from_json
 from evo_topo.genome import Genome
 from evo_topo.inheritance import Probe, inherit
 from evo_topo.mutation import random_prices
 from evo_topo.phenotype import build
 from evo_topo.prices import Prices
 from evo_topo.recipe import Recipe
-from evo_topo.saliency import gate_statistics, magnitude_prices, mean_loss, obd_prices, reconstruct
+from evo_topo.saliency import magnitude_prices, mean_loss, obd_prices, price_with_gates, reconstruct
 from evo_topo.task import Task, load_task
 from evo_topo.training import Diverged, evaluate, reestimate_batchnorm, train
 from populations.config import Criterion
@@ -33,6 +35,8 @@ from populations.individual import Outcome, Status
 
 WEIGHTS = "weights"
 DATA = "data.safetensors"
+START = "founder.safetensors"
+"""Weights that the founder starts from, where it does not start afresh."""
 
 
 class WeightsError(ValueError):
@@ -99,21 +103,32 @@ def develop(order: Order, device: str) -> Outcome:
     return Outcome(status, reason, seconds=time.perf_counter() - started, device=device)
 
 
+class _Conception(NamedTuple):
+    """A child before training, and its loss on the probe: as the edit leaves it, and once refit."""
+
+    genome: Genome
+    model: GraphModule
+    inherited_loss: float | None = None
+    refit_loss: float | None = None
+
+
 def _develop(order: Order, device: torch.device, started: float) -> Outcome:
     run_dir = Path(order.run_dir)
     task = shared_task(run_dir / DATA, str(device))
     probe = probe_split(task, order.probe_examples)
-    genome, model, inherited = _conceive(order, probe, device)
+    genome, model, inherited, refit = _conceive(order, probe, device)
     result = train(model, task, order.recipe, order.seed, device)
     model.to(memory_format=torch.channels_last)  # a quarter faster on the CPU
     reestimate_batchnorm(model, task, order.recipe.calibration_examples, order.seed)
     measured = evaluate(model, task.validation, task)
     if not measured.loss < float("inf"):
         raise Diverged(result.steps, measured.loss)
+    model.to(memory_format=torch.contiguous_format)
     prices = price_edits(model, genome, *probe, order.criterion, order.seed)
     outcome = Outcome(
         "ok",
         inherited_loss=inherited,
+        refit_loss=refit,
         probe_loss=mean_loss(model, *probe),
         loss=measured.loss,
         accuracy=measured.accuracy,
@@ -129,24 +144,30 @@ def _develop(order: Order, device: torch.device, started: float) -> Outcome:
     return outcome
 
 
-def _conceive(order: Order, probe: Probe, device: torch.device) -> tuple[Genome, GraphModule, float | None]:
-    """Genome and network of the child, and the loss of what it inherits as the edit leaves it."""
+def _conceive(order: Order, probe: Probe, device: torch.device) -> _Conception:
+    """The child as it starts: inherited, and refit to its parent where the edit changes the function."""
     genome, model = _parent(order, device)
     if order.edit is None:
-        return genome, model, None
+        return _Conception(genome, model)
     edit: AnyEdit = edit_from_json(order.edit)
-    child, child_model = edit.apply(genome), inherit(model, genome, edit, probe.first(512))
-    inherited = mean_loss(child_model, *probe)
-    if isinstance(edit, PruneUnits):
-        reconstruct(child_model, model, genome, edit, probe.inputs, seed=order.seed)
-    return child, child_model, inherited
+    inherited = refit = None
+    for part in (edit.first, edit.second) if isinstance(edit, Trade) else (edit,):
+        child, child_model = part.apply(genome), inherit(model, genome, part, probe.first(512))
+        if not part.is_function_preserving:
+            inherited = mean_loss(child_model, *probe)
+            reconstruct(child_model, model, genome, part, probe.inputs, seed=order.seed)
+            refit = mean_loss(child_model, *probe)
+        genome, model = child, child_model
+    return _Conception(genome, model, mean_loss(model, *probe) if inherited is None else inherited, refit)
 
 
 def _parent(order: Order, device: torch.device) -> tuple[Genome, GraphModule]:
     """The parent with its weights; for a founder, the network itself as it starts."""
     genome = Genome.from_json(order.genome)
     model = build(genome, order.seed)
-    if order.parent is not None:
+    if order.parent is None:
+        load_start(model, Path(order.run_dir))
+    else:
         load_weights(model, weights_path(Path(order.run_dir), order.parent), order.parent_sha256)
     model.to(device)
     return genome, model
@@ -168,8 +189,9 @@ def price_edits(
     if criterion == "magnitude":
         prices = magnitude_prices(model, genome)
     else:
-        statistics = gate_statistics(model, genome, inputs, targets, "sampled", seed=seed)
-        prices = obd_prices(statistics, genome, seed)
+        edits = candidate_edits(genome, random.Random(seed))
+        statistics, priced = price_with_gates(model, genome, edits, inputs, targets, seed=seed)
+        prices = obd_prices(statistics, genome, seed, priced)
     if not prices.are_finite:
         raise ArithmeticError("the predicted loss changes of its mutations are not finite")
     return prices
@@ -215,6 +237,21 @@ def load_weights(model: nn.Module, path: Path, sha256: str) -> None:
         model.load_state_dict(load(data))
     except (SafetensorError, RuntimeError) as error:
         raise WeightsError(f"weights {path} do not fit their genome: {error}") from None
+
+
+def load_start(model: nn.Module, run_dir: Path) -> None:
+    """Loads the weights that the founder of a run starts from, if there are any.
+
+    Raises:
+        WeightsError: When they are damaged or do not fit.
+    """
+    path = run_dir / START
+    if not path.exists():
+        return
+    try:
+        model.load_state_dict(load(path.read_bytes()))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"weights {path} do not fit the founder: {error}") from None
 
 
 def _as_bits(correct: Tensor) -> int:

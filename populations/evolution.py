@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from deap import tools
 
+from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
 from evo_topo.genome import Genome
 from populations.breeding import (
@@ -35,6 +36,7 @@ from populations.breeding import (
     order_for,
     scaled_examples,
 )
+from populations.calibrating import calibration_of
 from populations.config import Config
 from populations.development import Order, outcome_path, weights_path
 from populations.fitness import Member, estimated_accuracies, fold_accuracy, pareto_front
@@ -108,6 +110,7 @@ class Evolution:
         self._underway: dict[int, Birth] = {}
         self._parents: list[Member] = []  # of children with this source and generation:
         self._parents_of = (-1, -1)
+        self._calibration = Calibration()
         self.populations = lineage.populations()
         self.begun = time.perf_counter() - max(lineage.seconds().values(), default=0.0)
         self.toolbox = make_toolbox(config)
@@ -198,8 +201,11 @@ class Evolution:
             parents = [self.individuals[i] for i in self.populations[place.source]]
             self._parents = self._members(parents, place.generation)
             self._parents_of = (place.source, place.generation)
+            known = (i for i in self.individuals.values() if i.generation <= place.source)
+            self._calibration = calibration_of(known)
         ceiling = math.inf if self.config.ceiling is None else self.config.ceiling * count_flops(self.founder)
-        return breed(self.config, self.toolbox, self._parents, ceiling, place.id, place.generation)
+        members, learned = self._parents, self._calibration
+        return breed(self.config, self.toolbox, members, ceiling, place.id, place.generation, learned)
 
     def _select_finished(self, waiting: deque[Birth], is_last: bool) -> None:
         """Selects upon every generation, in turn, whose children are all developed."""

@@ -27,6 +27,7 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
         status: ``ok``, or why the child has no weights.
         reason: The error in words where the status is not ``ok``.
         inherited_loss: Mean loss on the probe right after inheritance, before any training.
+        refit_loss: The same once the layers behind the change are refit to the parent; None where nothing is.
         probe_loss: Mean loss on the probe after training: what the prices predict changes of.
         loss: Mean validation loss after training.
         accuracy: Validation accuracy after training.
@@ -42,6 +43,7 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
     status: Status
     reason: str = ""
     inherited_loss: Finite | None = None
+    refit_loss: Finite | None = None
     probe_loss: Finite | None = None
     loss: Finite | None = None
     accuracy: Annotated[float, Meta(ge=0, le=1)] | None = None
@@ -63,7 +65,8 @@ class Individual(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         generation: Generation of birth; the founder's is 0.
         edit: The mutation; None for the founder and for a child that only trains on.
         genome: Its network as data.
-        predicted_loss_change: What the parent's prices promised for the edit.
+        predicted_loss_change: What the parent's prices predicted for the edit, right after inheritance.
+        promised_loss_change: What they promised that its new parameters add in training, at most 0.
         inherited_examples: Training examples of its ancestors, along the line of descent.
         inherited_flops: Training FLOPs of its ancestors.
         inherited_seconds: Seconds of its ancestors' development.
@@ -76,6 +79,7 @@ class Individual(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     edit: AnyEdit | None
     genome: Genome
     predicted_loss_change: Finite | None
+    promised_loss_change: Finite | None
     inherited_examples: Count
     inherited_flops: Count
     inherited_seconds: Duration

@@ -5,27 +5,29 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 from deap import tools
+from safetensors.torch import save_file
+from torch import Tensor
 
 from evo_topo.datasets import load_dataset
 from evo_topo.genome import Genome
 from evo_topo.task import Task, load_task, save_task
 from populations.config import Config, ConfigError, PresetName
-from populations.development import DATA, Order, measure_on_test, outcome_path, weights_path
+from populations.development import DATA, START, Order, measure_on_test, outcome_path, weights_path
 from populations.evolution import REFERENCE_ID, Evolution, EvolutionError
 from populations.individual import Individual, Outcome
 from populations.lineage import DATABASE, Lineage, LineageError
 from populations.presets import PRESETS
 from populations.progress import Progress, Report
+from populations.survivors import FRONT, TASK, task_record
 from populations.workers import Crew, Slots, resolve_devices, run_tasks, stop_workers
 
-FRONT = "front.json"
 FOUNDER = "founder.json"
 
 
@@ -75,6 +77,7 @@ def evolve(
     founder: Genome | None = None,
     report: Report | None = None,
     resume: bool = False,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Result:
     """Evolves a population of networks and measures its Pareto front on the test split.
 
@@ -84,6 +87,8 @@ def evolve(
         founder: Genome to start from; None for that of the preset.
         report: Called with a `Progress` after every developed child.
         resume: Go on with the run in ``config.run_dir``.
+        weights: State that the founder's training starts from, by name, as `build` of its genome has it; None
+            for fresh weights.
 
     Returns:
         Front, founder, and the run folder, which holds everything.
@@ -102,9 +107,12 @@ def evolve(
     with _only_driver(run_dir), Lineage(run_dir) as lineage:
         try:
             data = _shared_data(config, task, run_dir)
+            _write(run_dir / TASK, task_record(data))
             founded = lineage.individuals()[:1]
             founder = founded[0].genome if founded else founder or PRESETS[config.preset].founder()
             _check_fit(founder, data)
+            if weights is not None and not founded:
+                save_file({name: value.contiguous() for name, value in weights.items()}, run_dir / START)
             evolution = Evolution(
                 config, founder, len(data.validation.targets), lineage, slots, report or _silent
             )
@@ -198,7 +206,7 @@ def _finish(evolution: Evolution, run_dir: Path) -> Result:
     """Reads the test split, once, for the front and for the founder that trained as long."""
     front = evolution.front()
     outcome = _reference_outcome(evolution, run_dir)
-    reference = Individual(REFERENCE_ID, None, 0, None, evolution.founder, None, 0, 0, 0.0, outcome)
+    reference = Individual(REFERENCE_ID, None, 0, None, evolution.founder, None, None, 0, 0, 0.0, outcome)
     evolution.report_phase("measuring on the test split")
     tested = _test_accuracies([*front, reference], run_dir, evolution)
     entries = [_entry(individual, tested[individual.id]) for individual in front]

@@ -27,7 +27,7 @@ from evo_topo.edits import (
 )
 from evo_topo.edits.resolution_edits import region_behind
 from evo_topo.inheritance import inherit
-from evo_topo.ops import Add, Concat, Conv, Flatten, Input, Linear, Multiply, Output
+from evo_topo.ops import Add, Concat, Conv, Flatten, Input, Linear, Multiply, Output, Scale, Select
 from evo_topo.phenotype import build
 from evo_topo.units import unit_table
 
@@ -93,13 +93,17 @@ def evaluate_nodes(model, genome, inputs, dead=frozenset(), bypassed=None, known
             case Input():
                 value = inputs
             case Add():
-                value = torch.stack(torch.broadcast_tensors(*reads)).sum(0)
+                value = torch.stack(broadcast(reads)).sum(0)
             case Multiply():
-                value = torch.stack(torch.broadcast_tensors(*reads)).prod(0)
+                value = torch.stack(broadcast(reads)).prod(0)
             case Concat():
                 value = torch.cat(reads, 1)
             case Flatten():
                 value = reads[0].reshape(len(inputs), -1)
+            case Select():
+                value = torch.stack([reads[0][:, channel] for channel in node.op.channels], 1)
+            case Scale():
+                value = node.op.factor * reads[0] + node.op.offset
             case Output():
                 value = reads[0]
             case Conv() | Linear():
@@ -112,6 +116,12 @@ def evaluate_nodes(model, genome, inputs, dead=frozenset(), bypassed=None, known
         source = (bypassed or {}).get(node.name)
         values[node.name] = value if source is None else values[source]
     return values
+
+
+def broadcast(reads):
+    """Tensors of one shape; the last extents of those that lack some are taken to be 1."""
+    dims = max(read.dim() for read in reads)
+    return torch.broadcast_tensors(*(read[(..., *[None] * (dims - read.dim()))] for read in reads))
 
 
 def forward(model, genome, inputs, **changes):
@@ -302,6 +312,8 @@ def _links(genome, node):
     if isinstance(node.op, Flatten):
         size = prod(genome.shapes[node.inputs[0]][1:])
         return [((node.inputs[0], c // size), (node.name, c)) for c in range(width)]
+    if isinstance(node.op, Select):
+        return [((node.inputs[0], channel), (node.name, c)) for c, channel in enumerate(node.op.channels)]
     if isinstance(node.op, Conv):
         if node.op.groups == 1:
             return []

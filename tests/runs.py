@@ -168,6 +168,7 @@ def _individual(
         edit=edit,
         genome=genome,
         predicted_loss_change=None if edit is None else change * exp(rng.gauss(0, 0.7)),
+        promised_loss_change=None if edit is None else -abs(rng.gauss(0, 0.01)) * edit.is_function_preserving,
         inherited_examples=0 if parent is None else parent.total_examples,
         inherited_flops=0 if parent is None else parent.total_flops,
         inherited_seconds=0.0 if parent is None else parent.total_seconds,

@@ -15,6 +15,7 @@ from evo_topo.genome import Genome, Node
 from evo_topo.ops import (
     Activation,
     ActivationFunction,
+    AdaptivePool,
     Add,
     Concat,
     Conv,
@@ -26,7 +27,10 @@ from evo_topo.ops import (
     Multiply,
     Norm,
     Output,
+    Pad,
     Pool,
+    Scale,
+    Select,
 )
 
 MAX_CHANNELS = 12
@@ -271,9 +275,45 @@ def strided():
     return net.end(net.unit(net.unit(y, 4, 3, stride=(2, 1)), 3))
 
 
+def shuffled():
+    """A ShuffleNet unit: one half of the channels passes by, then both are interleaved."""
+    net = Sketch(2, 4, 4)
+    x = net.unit(net.input, 8)
+    kept, read = (net.add(Select(tuple(range(start, start + 4))), x) for start in (0, 4))
+    y = net.unit(net.unit(net.unit(read, 4, 1), 4, groups=4), 4, 1)
+    both = net.add(Concat(), kept, y)
+    z = net.add(Select((0, 4, 1, 5, 2, 6, 3, 7)), both)
+    return net.end(net.add(Add(), net.unit(z, 8), z))
+
+
+def selected():
+    """Selections that repeat, reverse and overlap, of joined, grouped and flattened channels."""
+    net = Sketch(2, 2, 2)
+    x, y = net.unit(net.input, 6), net.unit(net.input, 3)
+    twice = net.unit(net.add(Select((0, 0, 3, 5)), x), 4)
+    blocks = net.add(Select((5, 4, 3, 2, 1, 0)), net.unit(x, 6, groups=3))
+    mixed = net.add(Select((7, 2, 8)), net.add(Concat(), x, y))
+    flat = net.add(Select((3, 2, 1, 0, 7, 6, 5, 4)), net.flat(net.conv(mixed, 2)))
+    ends = [net.flat(net.add(GlobalPool(), name)) for name in (twice, blocks)]
+    return net.finish(net.linear(net.add(Concat(), *ends, net.relu(flat)), 3))
+
+
+def vector_gate():
+    """Squeeze-and-excitation with linear layers, and constants beside it."""
+    net = Sketch(2, 4, 4)
+    x = net.unit(net.input, 4)
+    squeezed = net.relu(net.linear(net.flat(net.add(GlobalPool(), x)), 2))
+    gate = net.add(Activation("sigmoid"), net.linear(squeezed, 4))
+    y = net.add(Scale(0.5, -1.0), net.add(Multiply(), gate, x))
+    return net.end(net.add(Add(), net.add(Pad((1, -1), (-1, 1)), x), y))
+
+
 EXAMPLES = {
     make.__name__: make
     for make in (
+        shuffled,
+        selected,
+        vector_gate,
         dense,
         squeeze_excitation,
         one_dimensional,
@@ -343,7 +383,8 @@ def _gathered(draw, net):
 
 def _carry(draw, net, read):
     functions = st.sampled_from(get_args(ActivationFunction)).map(Activation)
-    net.add(draw(st.one_of(functions, st.just(Norm()), st.just(Dropout(0.3)))), read)
+    others = st.sampled_from([Norm(), Dropout(0.3), Scale(0.5, 0.25), Activation("leaky_relu", 0.2)])
+    net.add(draw(st.one_of(functions, others)), read)
 
 
 def _layer(draw, net, read):
@@ -407,12 +448,38 @@ def _group(draw, net, read):
 
 
 def _pool(draw, net, read):
-    kernel = tuple(draw(st.integers(1, min(2, n))) for n in net.shapes[read][1:])
-    net.add(Pool(kernel, draw(st.sampled_from(["max", "avg"]))), read)
+    extents, mode = net.shapes[read][1:], draw(st.sampled_from(["max", "avg"]))
+    if draw(st.integers(0, 3)) == 0:
+        net.add(AdaptivePool(tuple(draw(st.integers(1, n + 1)) for n in extents), mode), read)
+        return
+    kernel = tuple(draw(st.integers(1, min(2, n))) for n in extents)
+    padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
+    net.add(Pool(kernel, mode, (), padding, draw(st.booleans()), draw(st.booleans())), read)
+
+
+def _pad(draw, net, read):
+    before, after = (tuple(draw(st.integers(0, 1)) for _ in net.shapes[read][1:]) for _ in range(2))
+    grown = net.add(Pad(before, after), read)
+    if draw(st.booleans()):
+        net.add(Pad(tuple(-n for n in before), tuple(-n for n in after)), grown)
+
+
+def _select(draw, net, read):
+    width = net.shapes[read][0]
+    channels = draw(st.lists(st.integers(0, width - 1), min_size=1, max_size=MAX_CHANNELS))
+    if draw(st.booleans()):
+        channels = draw(st.permutations(range(min(width, MAX_CHANNELS))))
+    chosen = net.add(Select(tuple(channels)), read)
+    if draw(st.booleans()):
+        _combine(draw, net, chosen)
 
 
 def _gate(draw, net, read):
-    net.gate(read, draw(st.integers(1, 3)))
+    if draw(st.booleans()):
+        net.gate(read, draw(st.integers(1, 3)))
+    else:
+        gate = net.linear(net.flat(net.add(GlobalPool(), read)), net.shapes[read][0])
+        net.add(Multiply(), *draw(st.permutations([read, gate])))
 
 
 def _flatten(draw, net, read):
@@ -424,9 +491,9 @@ def _flatten(draw, net, read):
             net.add(Add(), *draw(st.permutations([flat, net.linear(flat, size)])))
 
 
-_ANYWHERE = (_carry, _layer, _combine, _join)
+_ANYWHERE = (_carry, _layer, _combine, _join, _select)
 _ON_FEATURES = (_features,)
-_ON_MAPS = (_convolve, _convolve, _group, _group, _pool, _gate, _flatten)
+_ON_MAPS = (_convolve, _convolve, _group, _group, _pool, _pad, _gate, _flatten)
 
 
 @st.composite

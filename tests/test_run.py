@@ -17,7 +17,7 @@ SMALL = (
 )
 OPTIONS = (
     "--generations --parents --offspring --seed --workers --devices --minutes --objective --data-dir "
-    "--run-dir --resume --dry-run"
+    "--run-dir --resume --dry-run --founder --weights --export --pick --to"
 )
 
 
@@ -53,6 +53,22 @@ def test_a_whole_run_from_the_command_line(tmp_path):
         figure = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert figure.returncode == 0, figure.stderr
         assert "wrote" in figure.stdout
+    exported = call("--export", run_dir, "--to", tmp_path / "out")
+    assert exported.returncode == 0, exported.stderr
+    assert exported.stderr == ""
+    names = ("model.safetensors", "model.py", "model.pt2", "model.onnx")
+    assert [line.split(":")[0] for line in exported.stdout.splitlines()] == [
+        *[str(tmp_path / "out" / name) for name in names],
+        str(tmp_path / "out"),
+    ]
+    resumed = call("--resume", "--run-dir", run_dir, "--founder", tmp_path / "out")
+    assert (resumed.returncode, resumed.stderr) == (
+        2,
+        "error: founder: the run to resume has one already; leave --founder and --weights out\n",
+    )
+    planned = call("--dry-run", "--founder", tmp_path / "out")
+    assert planned.returncode == 0, planned.stderr
+    assert "founder: " in planned.stdout
 
 
 def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
@@ -77,6 +93,10 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
         (["--resume", "--run-dir", "no/such/run"], "no/such/run is no run folder"),
         (["cifar10", "--data-dir", "no/such/data"], "no/such/data"),
         (["--generatons", "3"], "--generatons"),
+        (["--export", "no/such/run"], "no/such/run is no run folder"),
+        (["--founder", "resnet19", "--dry-run"], "founder 'resnet19': expected one of minimal, mlp"),
+        (["--weights", "w.safetensors", "--dry-run"], "name the network that they belong to with --founder"),
+        (["--founder", "vgg19", "--dry-run"], "at least 16 x 16, got inputs of shape (1, 8, 8)"),
     ],
 )
 def test_bad_requests_end_in_one_message_and_code_2(arguments, message, capsys):

@@ -33,13 +33,14 @@ from evo_topo.datasets import DatasetError, load_dataset
 from evo_topo.genome import Genome
 from evo_topo.inheritance import inherit
 from evo_topo.phenotype import build
-from evo_topo.pruning import as_edit, prune_to
 from evo_topo.recipe import Recipe
 from evo_topo.saliency import (
     GateProbe,
     GateStatistics,
+    as_edit,
     cheapest_units,
     magnitude,
+    prune_to,
     reconstruct,
 )
 from evo_topo.task import Task

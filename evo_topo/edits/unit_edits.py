@@ -13,8 +13,8 @@ from evo_topo.edits.base import Edit, EditError, RandomSource, applies, shuffled
 from evo_topo.edits.connection_edits import reading_other_channels
 from evo_topo.edits.surgery import is_roomy, with_ops
 from evo_topo.genome import Genome
-from evo_topo.ops import AnyOp, Conv, Linear
-from evo_topo.units import UnitGroup, channel_origins, unit_table
+from evo_topo.ops import AnyOp, Conv, Linear, Select
+from evo_topo.units import UnitGroup, channel_origins, selected_channels, unit_table
 
 UnitSets = tuple[tuple[str, tuple[Annotated[int, Meta(ge=0)], ...]], ...]
 """Units by group: ``(("conv1", (0, 3)), ("conv4", (2,)))``."""
@@ -36,6 +36,9 @@ class PruneUnits(Edit, frozen=True, tag="prune_units"):
                 lost = sum(len(channels[unit]) for unit in gone)
                 if lost == genome.shapes[maker][0]:
                     raise EditError(f"pruning {len(gone)} units of {group.name!r} empties {maker!r}")
+            for node, counts in group.selections.items():
+                if sum(counts[unit] for unit in gone) == genome.shapes[node][0]:
+                    raise EditError(f"pruning {len(gone)} units of {group.name!r} empties {node!r}")
             kept[group.name] = [unit for unit in range(group.width) if unit not in gone]
         return kept
 
@@ -113,10 +116,11 @@ class SplitUnits(Edit, frozen=True, tag="split_units"):
 
 
 def spare_units(genome: Genome, group: UnitGroup, order: Iterable[int]) -> Iterator[int]:
-    """Those units of `order`, lazily, that can all go while every maker keeps a channel."""
-    left = {maker: genome.shapes[maker][0] for maker in group.makers}
+    """Those units of `order`, lazily, that can all go while every maker and selection keeps a channel."""
+    left = {node: genome.shapes[node][0] for node in (*group.makers, *group.selections)}
     for unit in order:
         held = {maker: len(channels[unit]) for maker, channels in group.makers.items()}
+        held |= {node: counts[unit] for node, counts in group.selections.items()}
         if all(left[maker] > count for maker, count in held.items()):
             for maker, count in held.items():
                 left[maker] -= count
@@ -151,6 +155,9 @@ def with_units(genome: Genome, edit: Edit) -> Genome:
             read, before = len(origins[node.inputs[0]]), genome.shapes[node.inputs[0]][0]
             wide = _with_widths(op, len(origins[node.name]), read, before)
             ops[node.name] = reading_other_channels(op, wide, before, read)
+        elif isinstance(op, Select):
+            chosen = [channel for _, channel in selected_channels(op, origins[node.inputs[0]])]
+            ops[node.name] = Select(tuple(chosen))
     return with_ops(genome, ops, edit)
 
 

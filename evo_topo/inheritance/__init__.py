@@ -2,6 +2,6 @@
 
 from evo_topo.inheritance.moments import inherit_optimizer_state
 from evo_topo.inheritance.probe import Probe
-from evo_topo.inheritance.rule import inherit
+from evo_topo.inheritance.rule import inherit, inherit_some, new_norms
 
-__all__ = ["Probe", "inherit", "inherit_optimizer_state"]
+__all__ = ["Probe", "inherit", "inherit_optimizer_state", "inherit_some", "new_norms"]

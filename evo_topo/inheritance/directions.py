@@ -7,26 +7,41 @@ the gradient ``M w`` with ``M = E[g x^T]``, if what lies between is taken for th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.grad import conv1d_weight, conv2d_weight
 
 from evo_topo.edits import AddUnits
 from evo_topo.genome import Genome, Node
 from evo_topo.inheritance.gathering import Gathering
 from evo_topo.inheritance.probe import Probe
-from evo_topo.ops import Conv, GlobalPool, Linear, Pool, Shape, is_plain
+from evo_topo.ops import (
+    Activation,
+    Add,
+    Concat,
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalPool,
+    Linear,
+    Multiply,
+    Norm,
+    Pool,
+    Shape,
+    is_plain,
+)
 from evo_topo.phenotype import in_mode
 from evo_topo.units import NEW, mixes_units, unit_table
 
+_FOLLOWED = (Norm, Activation, Dropout, Pool, GlobalPool, Flatten, Add, Multiply, Concat)
+"""What may lie between a maker and its readers; all else ends a path, as grouped convolutions do."""
 _RIDGE = 1e-3  # share of the mean input power that is added to every direction before whitening
 
 
-class _Reading(NamedTuple):
+class Reading(NamedTuple):
     """What a layer read and the gradient of the mean loss at what it made, for every example."""
 
     value: Tensor
@@ -34,7 +49,11 @@ class _Reading(NamedTuple):
 
 
 def direct_new_units(
-    model: nn.Module, genome: Genome, edit: AddUnits, child_model: nn.Module, probe: Probe
+    model: nn.Module,
+    genome: Genome,
+    edit: AddUnits,
+    child_model: nn.Module,
+    readings: Mapping[str, Reading],
 ) -> None:
     """Sets the incoming weights of new units in place, where a dense real layer without groups makes them.
 
@@ -43,11 +62,10 @@ def direct_new_units(
         genome: The parent's genome.
         edit: Which units are new, and the criterion.
         child_model: The child's network; rows that are not set stay random.
-        probe: The examples.
+        readings: Of `layer_readings`; none are needed where directions are random.
     """
     if edit.directions == "random":
         return
-    readings = _readings(model, genome, probe)
     channels = edit.channel_map(genome)
     for maker in unit_table(genome).groups[edit.group].makers:
         node = genome.by_name[maker]
@@ -91,7 +109,7 @@ def _leading(covariance: Tensor, patches: Tensor, criterion: str, count: int) ->
     return functional.normalize(found * largest.sign(), dim=1)
 
 
-def _readings(model: nn.Module, genome: Genome, probe: Probe) -> dict[str, _Reading]:
+def layer_readings(model: nn.Module, genome: Genome, probe: Probe) -> dict[str, Reading]:
     """One forward and one backward pass of the cross-entropy, in evaluation mode."""
     reads: dict[str, Tensor] = {}
     made: dict[str, Tensor] = {}
@@ -114,7 +132,7 @@ def _readings(model: nn.Module, genome: Genome, probe: Probe) -> dict[str, _Read
     finally:
         for handle in handles:
             handle.remove()
-    return {name: _Reading(reads[name], grad) for name, grad in zip(layers, gradients, strict=True)}
+    return {name: Reading(reads[name], grad) for name, grad in zip(layers, gradients, strict=True)}
 
 
 def _patches(node: Node, value: Tensor) -> Tensor:
@@ -135,11 +153,11 @@ def _patches(node: Node, value: Tensor) -> Tensor:
 
 
 def _cross_covariances(
-    genome: Genome, maker: str, patches: Tensor, readings: dict[str, _Reading], residual: bool
+    genome: Genome, maker: str, patches: Tensor, readings: Mapping[str, Reading], residual: bool
 ) -> Iterator[Tensor]:
     """``M`` for each layer that reads what a maker makes: (outgoing weights of a unit, inputs).
 
-    A convolution with groups, whose own weights lie between, ends a path. With `residual`, what the reader's
+    With `residual`, what the reader's
     weights could do themselves is taken out of the gradient.
     """
     waiting = [(maker, patches)]
@@ -157,7 +175,7 @@ def _cross_covariances(
                     if residual:
                         gradient = _residual(_patches(node, readings[reader].value), gradient)
                     yield _weight_gradient(node, values, gradient).double()
-            else:
+            elif isinstance(node.op, _FOLLOWED):
                 seen.add(reader)
                 waiting.append((reader, _passed(node, values, genome.shapes[reader])))
 
@@ -178,9 +196,12 @@ def _passed(node: Node, values: Tensor, shape: Shape) -> Tensor:
         values = values.mean(tuple(range(2, values.dim())), keepdim=True)
     if isinstance(node.op, Pool):
         pool: Callable[..., Tensor] = functional.avg_pool1d if values.dim() == 3 else functional.avg_pool2d
-        values = pool(values, node.op.kernel, node.op.stride, node.op.padding)
-    elif node.op.routing == "ties" and len(shape) == values.dim() - 1:
-        return values.expand(*values.shape[:2], *shape[1:])  # one factor per map
+        settings = (node.op.stride, node.op.padding, node.op.ceil_mode, node.op.count_include_pad)
+        values = pool(values, node.op.kernel, *settings)
+    elif node.op.routing == "ties" and len(shape) >= max(2, values.dim() - 1):
+        # one factor per map, from a vector or from maps of extent 1
+        values = values[(..., *[None] * (len(shape) + 1 - values.dim()))]
+        return values.expand(*values.shape[:2], *shape[1:])
     return values
 
 
@@ -192,6 +213,22 @@ def _weight_gradient(node: Node, values: Tensor, gradient: Tensor) -> Tensor:
         return torch.einsum("no,nfs->osf", gradient, features).flatten(0, 1)
     assert isinstance(op, Conv)
     size = (gradient.shape[1], values.shape[1], *op.kernel)
-    of: Callable[..., Tensor] = conv1d_weight if len(op.kernel) == 1 else conv2d_weight
-    weight = of(values, size, gradient, op.stride, op.padding, op.dilation)
-    return weight.movedim(1, -1).flatten(0, -2)
+    return conv_weight_gradient(op, values, size, gradient).movedim(1, -1).flatten(0, -2)
+
+
+def conv_weight_gradient(op: Conv, read: Tensor, size: Sequence[int], gradient: Tensor) -> Tensor:
+    """Gradient of a convolution's weight of a given size, summed over examples.
+
+    Args:
+        op: The convolution.
+        read: What it reads (examples, channels, ...).
+        size: Of the weight, (out, in / groups, *kernel).
+        gradient: At what it makes, (examples, out, ...).
+    """
+    # torch.nn.grad's own functions expand one number to the weight, and crash on channels_last
+    weight, zeros = read.new_zeros(tuple(size)), [0] * len(op.kernel)
+    settings = (op.stride, op.padding, op.dilation, False, zeros, op.groups, (False, True, False))
+    found: Tensor = torch.ops.aten.convolution_backward(
+        gradient.contiguous(), read.contiguous(), weight, None, *settings
+    )[1]
+    return found

@@ -50,12 +50,12 @@ class Gathering(NamedTuple):
                 from nowhere are zero. A mask (bool) has no shares, and is set in columns from nowhere.
         """
         value = self._placed(parent, fresh)
-        if value.dim() > 1 and self.columns is not None and value.dtype == torch.bool:
-            value = value.clone()
-            value[:, [column == NEW for column in self.columns]] = True
-        elif value.dim() > 1 and self.columns is not None:
-            value = _along(value, 1, _shares(self.columns, self.first_share))
-        return value
+        if value.dim() < 2 or self.columns is None or _keeps_all(self.columns, parent.shape[1]):
+            return value
+        if value.dtype == torch.bool:
+            new = torch.tensor([column == NEW for column in self.columns], device=value.device)
+            return value | new.view(-1, *[1] * (value.dim() - 2))
+        return _along(value, 1, _shares(self.columns, self.first_share))
 
     def moment(self, parent: Tensor, fresh: Tensor, power: int) -> Tensor:
         """The child's average of gradients to a power, which is zero for new parameters.
@@ -74,12 +74,19 @@ class Gathering(NamedTuple):
         value = parent
         if value.dim() > 2:
             value = resize_taps(value, fresh.shape[2:])
-        if value.dim() > 1 and self.columns is not None:
+        if value.dim() > 1 and not _keeps_all(self.columns, value.shape[1]):
+            assert self.columns is not None
             value = value[:, list(self.columns)]
-        if value.dim() > 0 and self.rows is not None:
+        if value.dim() > 0 and not _keeps_all(self.rows, value.shape[0]):
+            assert self.rows is not None
             new = torch.tensor([row == NEW for row in self.rows], device=value.device)
             value = torch.where(new.view(-1, *[1] * (value.dim() - 1)), fresh, value[list(self.rows)])
         return value
+
+
+def _keeps_all(origins: Sequence[int] | None, width: int) -> bool:
+    """Whether all channels of a tensor are kept, in their order: then nothing has to be gathered."""
+    return origins is None or (len(origins) == width and list(origins) == list(range(width)))
 
 
 def resize_taps(weight: Tensor, kernel: Sequence[int]) -> Tensor:

@@ -8,22 +8,24 @@ or masked.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from evo_topo.binary import binarised, debinarised
-from evo_topo.edits import AddUnits, AnyEdit, GrowConnections, PruneConnections, SplitUnits, Trade
-from evo_topo.genome import Genome
-from evo_topo.inheritance.directions import direct_new_units
+from evo_topo.edits import AddUnits, AnyEdit, SplitUnits, Trade
+from evo_topo.genome import Genome, Node
+from evo_topo.inheritance.connections import connection_scores
+from evo_topo.inheritance.directions import direct_new_units, layer_readings
 from evo_topo.inheritance.gathering import ChannelMap, Gathering
 from evo_topo.inheritance.probe import Probe
 from evo_topo.inheritance.starting import start_new_nodes
 from evo_topo.inheritance.statistics import settle_norms
-from evo_topo.masked import MASKED
+from evo_topo.masked import Masked, set_connections
 from evo_topo.ops import Conv, Linear, Norm
-from evo_topo.phenotype import build
-from evo_topo.saliency import kernel_gradient, layer_obd
+from evo_topo.phenotype import build, build_some
 from evo_topo.units import NEW
 
 
@@ -56,26 +58,66 @@ def inherit(model: nn.Module, genome: Genome, edit: AnyEdit, probe: Probe | None
     child_model = build(child, getattr(edit, "seed", 0))
     reference = next(model.parameters())
     child_model.to(device=reference.device, dtype=reference.dtype)
-    channels = edit.channel_map(genome)
-    first_share = first_share_of(edit)
-    with torch.no_grad():
-        for node in child.nodes:
-            parent = genome.by_name.get(node.name)
-            if parent is not None and isinstance(node.op, Conv | Linear | Norm):
-                gathering = Gathering.of(parent, channels, first_share)
-                source, target = (m.get_submodule(node.name) for m in (model, child_model))
-                state = _state_for(target, source)
-                for name, value in target.state_dict().items():
-                    value.copy_(gathering.weight(state[name], value))
-                if isinstance(target, MASKED):
-                    target.set_connections(*_criteria(model, node.name, edit, probe))
-        start_new_nodes(model, genome, edit, child_model, child)
+    _take_over(model, genome, edit, child_model, child, child.nodes, probe)
     child_model.train(model.training)
     if probe is not None:
-        if isinstance(edit, AddUnits):
-            direct_new_units(model, genome, edit, child_model, probe)
-        settle_norms(child_model, _new_norms(genome, child, channels), probe.inputs)
+        if isinstance(edit, AddUnits) and edit.directions != "random":
+            direct_new_units(model, genome, edit, child_model, layer_readings(model, genome, probe))
+        settle_norms(child_model, new_norms(genome, child, edit.channel_map(genome)), probe.inputs)
     return child_model
+
+
+def inherit_some(
+    model: nn.Module,
+    genome: Genome,
+    edit: AnyEdit,
+    child: Genome,
+    nodes: Sequence[Node],
+    probe: Probe | None = None,
+) -> nn.Module:
+    """Modules of some nodes of a child, with what they inherit: enough to run these alone.
+
+    Args:
+        model: The parent's network.
+        genome: The parent's genome.
+        edit: The mutation; no trade.
+        child: ``edit.apply(genome)``.
+        nodes: Some of the child's nodes, all that the parent lacks among them.
+        probe: Optional examples, which say what connections a layer keeps or gains; nothing else.
+
+    Returns:
+        A module that holds theirs under their names, in evaluation mode, without gradients.
+    """
+    part = build_some(child, nodes, getattr(edit, "seed", 0))
+    reference = next(model.parameters())
+    part.to(device=reference.device, dtype=reference.dtype)
+    _take_over(model, genome, edit, part, child, nodes, probe)
+    return part.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _take_over(
+    model: nn.Module,
+    genome: Genome,
+    edit: AnyEdit,
+    child_model: nn.Module,
+    child: Genome,
+    nodes: Sequence[Node],
+    probe: Probe | None,
+) -> None:
+    """Gives each of these nodes of the child its state, in place."""
+    channels, first_share = edit.channel_map(genome), first_share_of(edit)
+    for node in nodes:
+        parent = genome.by_name.get(node.name)
+        if parent is not None and isinstance(node.op, Conv | Linear | Norm):
+            gathering = Gathering.of(parent, channels, first_share)
+            source, target = (m.get_submodule(node.name) for m in (model, child_model))
+            state = _state_for(target, source)
+            for name, value in target.state_dict().items():
+                value.copy_(gathering.weight(state[name], value))
+            if isinstance(target, Masked):
+                set_connections(target, *connection_scores(model, node.name, edit, probe))
+    start_new_nodes(model, genome, edit, child_model, child)
 
 
 def _state_for(target: nn.Module, source: nn.Module) -> dict[str, Tensor]:
@@ -90,19 +132,8 @@ def _state_for(target: nn.Module, source: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _criteria(
-    model: nn.Module, layer: str, edit: AnyEdit, probe: Probe | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """What decides which connections a layer keeps and which it grows; None is magnitude, or chance."""
-    if probe is None or not isinstance(edit, PruneConnections | GrowConnections) or edit.layer != layer:
-        return None, None
-    if isinstance(edit, GrowConnections):
-        return None, kernel_gradient(model, layer, *probe).abs()
-    return layer_obd(model, layer, probe.inputs) if edit.criterion == "obd" else None, None
-
-
-def _new_norms(genome: Genome, child: Genome, channels: ChannelMap) -> dict[str, list[int] | None]:
-    """Norms with new channels, and these; None where the whole Norm is new."""
+def new_norms(genome: Genome, child: Genome, channels: ChannelMap) -> dict[str, list[int] | None]:
+    """Norms with new channels, in node order, and these; None where the whole Norm is new."""
     new: dict[str, list[int] | None] = {}
     for node in child.nodes:
         if isinstance(node.op, Norm):

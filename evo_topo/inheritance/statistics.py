@@ -25,20 +25,24 @@ def settle_norms(model: nn.Module, new: Mapping[str, Sequence[int] | None], inpu
         inputs: Network inputs (examples, *input_shape).
     """
     for name, channels in new.items():
-        norm = model.get_submodule(name)
-        assert isinstance(norm, _BatchNorm)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        values = read_by(model, name, inputs).transpose(0, 1).flatten(1)
-        variance, mean = torch.var_mean(values, 1, correction=0)
-        if channels is None:
-            gain = norm.weight / (norm.running_var + norm.eps).sqrt()
-            shift = gain * (mean - norm.running_mean)
-            norm.bias.copy_(norm.bias + shift - 8 * torch.finfo(shift.dtype).eps * shift.abs())
-            norm.weight.copy_(gain * (variance + norm.eps).sqrt())
-        at = slice(None) if channels is None else list(channels)
-        norm.running_mean[at] = mean[at]
-        norm.running_var[at] = variance[at]
+        settle_norm(model.get_submodule(name), read_by(model, name, inputs), channels)
+
+
+@torch.no_grad()
+def settle_norm(norm: nn.Module, read: Tensor, channels: Sequence[int] | None) -> None:
+    """The same for one BatchNorm, from what it reads, (examples, channels, ...)."""
+    assert isinstance(norm, _BatchNorm)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    variance, mean = torch.var_mean(read.transpose(0, 1).flatten(1), 1, correction=0)
+    if channels is None:
+        gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+        shift = gain * (mean - norm.running_mean)
+        norm.bias.copy_(norm.bias + shift - 8 * torch.finfo(shift.dtype).eps * shift.abs())
+        norm.weight.copy_(gain * (variance + norm.eps).sqrt())
+    at = slice(None) if channels is None else list(channels)
+    norm.running_mean[at] = mean[at]
+    norm.running_var[at] = variance[at]
 
 
 def read_by(model: nn.Module, name: str, inputs: Tensor) -> Tensor:

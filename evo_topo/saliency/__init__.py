@@ -16,25 +16,27 @@ from evo_topo.saliency.obd import (
     set_saliency,
 )
 from evo_topo.saliency.pricing import obd_prices
+from evo_topo.saliency.pruning import Pruned, as_edit, prune_to
 from evo_topo.saliency.reconstruction import reconstruct
-from evo_topo.saliency.weights import ggn_diagonal, kernel_gradient, layer_obd, weight_obd
+from evo_topo.saliency.structural import price, price_with_gates
+from evo_topo.saliency.weights import ggn_diagonal, weight_obd
 
 __all__ = [
     "GateProbe",
     "GateStatistics",
     "LabelGradients",
     "MacLedger",
+    "Pruned",
     "RankedUnit",
     "ablation",
     "apoz",
+    "as_edit",
     "brute_force",
     "cascade",
     "cautious_saliency",
     "cheapest_units",
     "gate_statistics",
     "ggn_diagonal",
-    "kernel_gradient",
-    "layer_obd",
     "magnitude",
     "magnitude_prices",
     "masked",
@@ -42,6 +44,9 @@ __all__ = [
     "norm_scale",
     "obd_prices",
     "obd_saliency",
+    "price",
+    "price_with_gates",
+    "prune_to",
     "reconstruct",
     "set_saliency",
     "weight_obd",

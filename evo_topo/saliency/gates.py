@@ -9,8 +9,9 @@ places where a unit is read and over space *before* anything is squared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class GateProbe:
         channels, columns = zip(*found, strict=True) if found else ((), ())
         return torch.tensor(channels, dtype=torch.long), torch.tensor(columns, dtype=torch.long)
 
-    def __enter__(self) -> GateProbe:
+    def __enter__(self) -> Self:
         with ExitStack() as stack:
             for name in self._places:
                 stack.enter_context(hook_reads(self.model, name, self._keep_read(name)))
@@ -121,9 +122,15 @@ class GateProbe:
         Returns:
             Tensor (examples, columns); the columns are described by `columns` and `layer_columns`.
         """
-        places = list(self._reads.values()) + [output for _, output in self._layers.values()]
-        grads = torch.autograd.grad(logits, places, seed, retain_graph=True)
-        table = logits.new_zeros(len(logits), self.width)
+        return self._table(torch.autograd.grad(logits, self._hooked(), seed, retain_graph=True))
+
+    def _hooked(self) -> list[Tensor]:
+        """Tensors whose gradients make the table: what is read, and what layers make."""
+        return [*self._reads.values(), *[output for _, output in self._layers.values()]]
+
+    def _table(self, grads: Sequence[Tensor]) -> Tensor:
+        """The derivatives (examples, columns) that follow from the gradients at `_hooked`."""
+        table = grads[0].new_zeros(len(grads[0]), self.width)
         for (name, read), grad in zip(self._reads.items(), grads, strict=False):
             channels, columns = (index.to(table.device) for index in self._places[name])
             change = -_sum_space(grad, read.detach())

@@ -16,7 +16,7 @@ from torch import Tensor
 from evo_topo.cost import BOPS_PER_MAC
 from evo_topo.edits import EditError
 from evo_topo.genome import Genome
-from evo_topo.ops import Conv, Linear
+from evo_topo.ops import Conv, Linear, Select
 from evo_topo.saliency.obd import GateStatistics
 from evo_topo.units import mixes_units, unit_table
 
@@ -57,6 +57,12 @@ class MacLedger:
         self._most = torch.tensor(most, dtype=torch.float64)  # connections per output unit
         self._rate = torch.tensor([BOPS_PER_MAC if op.binary else 1 for _, op in layers]).double()
         self._each = torch.tensor(positions).double()  # operations per output channel and connection
+        selects = [node.name for node in genome.nodes if isinstance(node.op, Select)]
+        self._selects = torch.zeros(len(selects), width, dtype=torch.float64)  # channels in each selection
+        self._selected = torch.tensor([genome.shapes[name][0] for name in selects]).double()
+        for group in table.groups.values():
+            for name, counts in group.selections.items():
+                self._selects[selects.index(name), columns[group.name]] = torch.tensor(counts).double()
         self.left = torch.ones(width, dtype=torch.bool)
         sizes = torch.tensor([where.stop - where.start for where in columns.values()], dtype=torch.long)
         self._group = torch.arange(len(sizes)).repeat_interleave(sizes)
@@ -80,14 +86,16 @@ class MacLedger:
 
     @property
     def spare(self) -> Tensor:
-        """Which units are left and can go while every layer keeps a channel, bool (columns,)."""
-        last = ((self._makes > 0) & (self._made[:, None] <= self._makes)).any(0)
+        """Which units are left and can go while layers and selections keep a channel, bool (columns,)."""
+        held, holds = torch.cat([self._made, self._selected]), torch.cat([self._makes, self._selects])
+        last = ((holds > 0) & (held[:, None] <= holds)).any(0)
         return self.left & ~last & (self._room[self._group] > 0)
 
     def remove(self, column: int) -> None:
         """Takes a unit out."""
         self._made -= self._makes[:, column]
         self._read -= self._reads[:, column]
+        self._selected -= self._selects[:, column]
         self._room[self._group[column]] -= 1
         self.left[column] = False
 
@@ -95,6 +103,7 @@ class MacLedger:
         """Puts a removed unit back."""
         self._made += self._makes[:, column]
         self._read += self._reads[:, column]
+        self._selected += self._selects[:, column]
         self._room[self._group[column]] += 1
         self.left[column] = True
 

@@ -14,16 +14,15 @@ is never formed: everything asked of it is a product of ``D`` with a vector.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from evo_topo.curvature import Curvature, hessian_root
 from evo_topo.genome import Genome
 from evo_topo.saliency.gates import GateProbe
-
-Curvature = Literal["exact", "sampled"]
 
 
 class GateStatistics(NamedTuple):
@@ -73,50 +72,59 @@ def gate_statistics(
     Returns:
         Gradient and curvature over all unit groups and layers together.
     """
-    roots: list[Tensor] = []
     with GateProbe(model, genome) as probe:
-        gradient = torch.zeros(probe.width, dtype=torch.float64)
+        sums = DerivativeSums(probe.width)
         generator = torch.Generator().manual_seed(seed)
         for batch, labels in zip(
             torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True
         ):
             logits = probe.forward(batch)
-            log_p = logits.detach().log_softmax(1)
-            label_seed = log_p.exp().scatter_add(1, labels[:, None], -torch.ones_like(log_p[:, :1]))
-            gradient += probe.derivatives(logits, label_seed).sum(0).double().cpu()
-            for column in hessian_root(log_p, curvature, samples, generator):
-                roots.append(probe.derivatives(logits, column).cpu())
-                if sum(map(len, roots)) > 4 * probe.width:
-                    roots = [_condensed(roots)]
-    count = len(inputs)
-    root = _condensed(roots) / count**0.5
-    return GateStatistics(gradient / count, root, probe.columns, probe.layer_columns)
+            seeds = loss_seeds(logits, labels, curvature, samples, generator)
+            sums.add(probe.derivatives(logits, column) for column in seeds)
+    return GateStatistics(*sums.mean(), probe.columns, probe.layer_columns)
+
+
+class DerivativeSums:
+    """First and second moments of derivatives, which come batch by batch.
+
+    Args:
+        width: Number of columns.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width, self.count = width, 0
+        self.gradient = torch.zeros(width, dtype=torch.float64)
+        self.roots: list[Tensor] = []
+
+    def add(self, tables: Iterable[Tensor]) -> None:
+        """Adds a batch: tables (examples, columns), the first for `loss_seeds`' first seed, and so on."""
+        for number, table in enumerate(tables):
+            if number == 0:
+                self.gradient += table.sum(0).double().cpu()
+                self.count += len(table)
+                continue
+            self.roots.append(table.cpu())
+            if sum(map(len, self.roots)) > 4 * self.width:
+                self.roots = [_condensed(self.roots)]
+
+    def mean(self) -> tuple[Tensor, Tensor]:
+        """Mean gradient (columns,), and a root (rows, columns) of the mean curvature."""
+        return self.gradient / self.count, _condensed(self.roots) / self.count**0.5
+
+
+def loss_seeds(
+    logits: Tensor, labels: Tensor, curvature: Curvature, samples: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Weights of the logits whose derivatives are asked for: of the loss, then those of `hessian_root`."""
+    log_p = logits.detach().log_softmax(1)
+    yield log_p.exp().scatter_add(1, labels[:, None], -torch.ones_like(log_p[:, :1]))
+    yield from hessian_root(log_p, curvature, samples, generator)
 
 
 def _condensed(tables: list[Tensor]) -> Tensor:
     """One table with the same ``D^T D``, by a QR decomposition where rows are many."""
     table = torch.cat(tables)
     return torch.linalg.qr(table, mode="r").R if len(table) > 2 * table.shape[1] else table
-
-
-def hessian_root(
-    log_p: Tensor, curvature: Curvature, samples: int, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """Columns whose outer products sum (exactly, or in expectation) to the Hessian of the logits.
-
-    The Hessian of cross-entropy is ``diag(p) - p p^T = sum_c p_c (e_c - p)(e_c - p)^T``: either all
-    classes weighted by the root of their probability, or classes drawn with it.
-    """
-    p = log_p.exp()
-    if curvature == "exact":
-        for label in range(p.shape[1]):
-            column = -p
-            column[:, label] += 1
-            yield column * p[:, label : label + 1].sqrt()
-        return
-    for _ in range(samples):
-        drawn = torch.multinomial(p.cpu(), 1, generator=generator).to(p.device)
-        yield (p.scatter_add(1, drawn, -torch.ones_like(p[:, :1]))) * samples**-0.5
 
 
 def obd_saliency(

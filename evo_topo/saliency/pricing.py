@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 
+import msgspec
 import torch
 from torch import Tensor
 
 from evo_topo.genome import Genome
 from evo_topo.mutation import MOST_OF_GROUP
-from evo_topo.prices import JointOrder, Prices, UnitPrices
+from evo_topo.prices import JointOrder, PricedEdit, Prices, UnitPrices
 from evo_topo.saliency.joint import MacLedger, removals
 from evo_topo.saliency.obd import GateStatistics
 
@@ -17,13 +19,16 @@ JOINT_ORDERS = 4
 """Orders over all groups in a price list: siblings that draw different ones differ in where they cut."""
 
 
-def obd_prices(statistics: GateStatistics, genome: Genome, seed: int = 0) -> Prices:
+def obd_prices(
+    statistics: GateStatistics, genome: Genome, seed: int = 0, edits: Iterable[PricedEdit] = ()
+) -> Prices:
     """The price list of a network: nested sets of units to remove, and layers to bypass.
 
     Args:
         statistics: Of `gate_statistics`.
         genome: Its network.
         seed: Seed of the random factors that tell the joint orders apart.
+        edits: Prices of other edits.
     """
     units = {}
     for name, where in statistics.columns.items():
@@ -33,7 +38,11 @@ def obd_prices(statistics: GateStatistics, genome: Genome, seed: int = 0) -> Pri
     layers = {name: _short(alone[column]) for name, column in statistics.layer_columns.items()}
     rng = Random(seed)
     joint = [_joint_order(statistics, genome, rng) for _ in range(JOINT_ORDERS)]
-    return Prices("obd", units, layers, tuple(joint))
+    others = [
+        msgspec.structs.replace(e, loss_change=_short(e.loss_change), promise=_short(e.promise))
+        for e in edits
+    ]
+    return Prices("obd", units, layers, tuple(joint), tuple(others))
 
 
 def _joint_order(statistics: GateStatistics, genome: Genome, rng: Random) -> JointOrder:

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from torch.fx import GraphModule, Interpreter
-from torch.fx import Node as FxNode
+from torch.fx import GraphModule
 
-from evo_topo.edits import PruneUnits
+from evo_topo.edits import SingleEdit
 from evo_topo.genome import Genome, Node
-from evo_topo.ops import Norm, is_plain
-from evo_topo.phenotype import in_mode
-from evo_topo.units import channel_origins, mixes_units
+from evo_topo.ops import Input, Norm, is_plain
+from evo_topo.phenotype import in_mode, node_value
+from evo_topo.saliency.changes import in_common
+from evo_topo.units import mixes_units
 
 DAMPING = 1e-2
 """Ridge on the change of a layer's weights, as a share of the mean second moment of what it reads."""
@@ -34,14 +34,15 @@ def reconstruct(
     child_model: nn.Module,
     model: nn.Module,
     genome: Genome,
-    edit: PruneUnits,
+    edit: SingleEdit,
     inputs: Tensor,
     seed: int = 0,
 ) -> None:
-    """Refits the network of a pruned child to its parent's, layer by layer, in place.
+    """Refits the network of a child to its parent's, layer by layer, in place.
 
-    Each Conv (but grouped ones) and Linear solves ``min |X w - z|^2 + damping |w - w_0|^2`` with its inputs X
-    in the child, the parent's pre-activations z and the inherited weights w_0. Sparse and binary layers keep
+    Each Conv (but grouped ones) and Linear behind the change that has a counterpart in the parent, and the
+    last factor of a factorised layer, solves ``min |X w - z|^2 + damping |w - w_0|^2`` with its inputs X in
+    the child, the parent's pre-activations z and the inherited weights w_0. Sparse and binary layers keep
     what they inherit, for theirs are not any weights. BatchNorm statistics become those of the child. All
     activations of a few layers are held at once, for all examples.
 
@@ -49,52 +50,74 @@ def reconstruct(
         child_model: Network of ``edit.apply(genome)`` with any inherited weights.
         model: Network of `genome`; it stays as it is.
         genome: The parent's genome.
-        edit: The prune.
+        edit: The mutation.
         inputs: Normalised inputs (examples, *input_shape); no targets are needed.
         seed: Decides the positions in space that large layers are fit on.
 
     Raises:
         TypeError: When a network comes neither from `build` nor from `inherit`.
     """
-    origins = channel_origins(genome, edit.unit_map(genome))
+    for network in (model, child_model):
+        if not isinstance(network, GraphModule):
+            raise TypeError(f"expected a network from build or inherit, got {type(network).__name__}")
+    child, channels, joint = edit.apply(genome), edit.channel_map(genome), edit.joint(genome)
+    counterparts = {node.name: node.name for node in child.nodes if node.name in genome.by_name}
+    if joint is not None:
+        counterparts[joint[1]] = joint[0]
+    common = in_common(genome, child)
     generator = torch.Generator().manual_seed(seed)
     with in_mode(model, training=False), in_mode(child_model, training=False):
-        parent, child = _Lockstep(model, inputs), _Lockstep(child_model, inputs)
-        for node, counterpart in zip(child.graph.nodes, parent.graph.nodes, strict=True):
-            target = parent.step(counterpart)
-            made_by = genome.by_name.get(str(node.target)) if node.op == "call_module" else None
-            if made_by is not None:
-                layer = child_model.get_submodule(made_by.name)
-                if mixes_units(made_by) and is_plain(made_by.op):
-                    rows = origins[made_by.name]
-                    _refit(layer, child.read(node), target, rows, _has_free_mean(genome, made_by), generator)
-                elif isinstance(made_by.op, Norm):
-                    _measure(layer, child.read(node))
-            child.step(node)
+        after = _Run(child_model, child, inputs)
+        before = _Run(model, genome, inputs)
+        for node in child.nodes:
+            counterpart = counterparts.get(node.name)
+            target = None if counterpart is None else before.value(counterpart)
+            if node.name not in common and target is not None:
+                rows = channels.get(node.name, range(target.shape[1]))
+                width, *extents = child.shapes[node.name]
+                is_refit = mixes_units(node) and is_plain(node.op)
+                if is_refit and (len(rows), *extents) == (width, *target.shape[2:]):
+                    layer, read = child_model.get_submodule(node.name), after.read(node)
+                    _refit(layer, read, target, rows, _has_free_mean(child, node), generator)
+                elif isinstance(node.op, Norm):
+                    _measure(child_model.get_submodule(node.name), after.read(node))
+            after.value(node.name)
 
 
-class _Lockstep(Interpreter):
-    """A network that runs node by node; a value is kept as long as a later node reads it."""
+class _Run:
+    """A network that runs as far as it is asked to; a value is kept as long as a later node reads it.
 
-    def __init__(self, model: nn.Module, inputs: Tensor) -> None:
-        if not isinstance(model, GraphModule):
-            raise TypeError(f"expected a network from build or inherit, got {type(model).__name__}")
-        super().__init__(model)
-        self.env = {}
-        self.args_iter = iter((inputs,))
+    Args:
+        model: Network of `genome`.
+        genome: Its genome.
+        inputs: What it reads.
+    """
 
-    def step(self, node: FxNode) -> Tensor:
-        """Runs the next node and gives its value."""
-        value: Tensor = self.run_node(node)
-        self.env[node] = value
-        for used in self.user_to_last_uses.get(node, ()):
-            del self.env[used]
-        return value
+    def __init__(self, model: nn.Module, genome: Genome, inputs: Tensor) -> None:
+        self._model, self._inputs = model, inputs
+        self._waiting = iter(genome.nodes)
+        self._values: dict[str, Tensor] = {}
+        self._left = {name: len(readers) for name, readers in genome.readers.items()}
 
-    def read(self, node: FxNode) -> Tensor:
-        """What a node of one input is about to read."""
-        value: Tensor = self.fetch_args_kwargs_from_env(node)[0][0]
-        return value
+    def value(self, name: str) -> Tensor:
+        """The value of a node, which is not forgotten yet; runs the network up to it."""
+        while name not in self._values:
+            node = next(self._waiting)
+            is_input = isinstance(node.op, Input)
+            value = self._inputs if is_input else node_value(node, self._model, self._reads(node))
+            self._values[node.name] = value
+            for read in dict.fromkeys(node.inputs):
+                self._left[read] -= 1
+                if not self._left[read]:
+                    del self._values[read]
+        return self._values[name]
+
+    def read(self, node: Node) -> Tensor:
+        """What a node of one input reads."""
+        return self.value(node.inputs[0])
+
+    def _reads(self, node: Node) -> list[Tensor]:
+        return [self._values[name] for name in node.inputs]
 
 
 def _has_free_mean(genome: Genome, node: Node) -> bool:

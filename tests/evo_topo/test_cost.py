@@ -1,3 +1,5 @@
+from operator import getitem
+
 import pytest
 import torch
 from hypothesis import given
@@ -41,7 +43,8 @@ class Meter(Interpreter):
 
     def run_node(self, node):
         value = super().run_node(node)
-        if node.op != "output":
+        adds_extents = node.target is getitem and None in node.args[1]  # a view of a vector
+        if node.op != "output" and not adds_extents:
             self.bytes_made += value.numel() * value.element_size()
         return value
 
@@ -77,7 +80,7 @@ def test_unit_macs_are_what_a_prune_saves(name):
             except EditError:
                 continue
             saved = count_macs(genome) - count_macs(child)
-            assert abs(price - saved) <= slack + 1e-9 * saved or (both and price > saved)
+            assert abs(price - saved) <= slack + 1e-9 * saved or (both and price > saved * (1 - 1e-9))
 
 
 def test_masked_weights_cost_nothing():

@@ -11,6 +11,7 @@ from torch import nn
 from evo_topo.ops import (
     MAX_WIDTH,
     Activation,
+    AdaptivePool,
     Add,
     AnyOp,
     Concat,
@@ -24,7 +25,10 @@ from evo_topo.ops import (
     Norm,
     OpError,
     Output,
+    Pad,
     Pool,
+    Scale,
+    Select,
 )
 
 MAP = (6, 5, 4)
@@ -40,12 +44,24 @@ SHAPES = [
     (Dropout(0.1), ((5,),), (5,)),
     (Pool((2, 2)), (MAP,), (6, 2, 2)),
     (Pool((3,), "avg", (1,), (1,)), ((6, 9),), (6, 9)),
+    (Pool((3, 3), "max", (2, 2), ceil_mode=True), ((6, 6, 5),), (6, 3, 2)),
+    (Pool((2,), "avg", (2,), (1,), True, False), ((6, 4),), (6, 3)),
+    (AdaptivePool((7, 2)), (MAP,), (6, 7, 2)),
+    (AdaptivePool((3,), "max"), ((6, 9),), (6, 3)),
+    (Pad((1, 0), (2, -1)), (MAP,), (6, 8, 3)),
+    (Pad((-2,), (0,), "lowest"), ((6, 9),), (6, 7)),
+    (Scale(0.5, 2.0), (MAP,), MAP),
+    (Select((5, 0, 0)), (MAP,), (3, 5, 4)),
+    (Select((4,)), ((5,),), (1,)),
     (GlobalPool(), (MAP,), (6, 1, 1)),
     (GlobalPool("max"), ((6, 9),), (6, 1)),
     (Flatten(), (MAP,), (120,)),
     (Flatten(), ((5,),), (5,)),
     (Add(), (MAP, MAP, MAP), MAP),
     (Multiply(), ((6, 1, 1), MAP), MAP),
+    (Multiply(), ((6,), MAP), MAP),
+    (Add(), ((6,), (6, 1, 1)), (6, 1, 1)),
+    (Activation("leaky_relu", 0.1), (MAP,), MAP),
     (Concat(), (MAP, (2, 5, 4)), (8, 5, 4)),
     (Output(), ((3,),), (3,)),
 ]
@@ -76,6 +92,14 @@ def test_every_operation_has_a_case():
         (Pool((2,)), (MAP,), "1-D pooling cannot read"),
         (Pool((9, 9)), (MAP,), "does not fit into extents"),
         (GlobalPool(), ((5,),), "spatial extents"),
+        (AdaptivePool((2,)), (MAP,), "cannot read shape"),
+        (AdaptivePool(()), ((5,),), "cannot read shape"),
+        (Pad((1,), (1,)), (MAP,), "do not match shape"),
+        (Pad((-3, 0), (-2, 0)), (MAP,), "leave nothing"),
+        (Pad((-5, 0), (9, 0)), (MAP,), "leave nothing"),
+        (Select(()), (MAP,), "selects no channel"),
+        (Select((0, 6)), (MAP,), "up to 6 of 6"),
+        (Select((-1,)), (MAP,), "selects channels"),
         (Add(), (MAP, (6, 5, 1)), "do not fit together"),
         (Multiply(), (MAP, (3, 1, 1)), "do not fit together"),
         (Add(), ((6, 1), (6, 1, 1)), "do not fit together"),
@@ -97,6 +121,7 @@ def test_inputs_that_do_not_fit(op, shapes, message):
         (Conv, {"out_channels": 6, "kernel": (3,), "groups": 4}, "no multiple of groups"),
         (Pool, {"kernel": (2, 2), "padding": (2, 0)}, "more than half of kernel"),
         (Pool, {"kernel": (1, 1, 1)}, "1 or 2 extents"),
+        (Activation, {"function": "relu", "slope": 0.1}, "relu has no slope"),
     ],
 )
 def test_settings_that_contradict_each_other(kind, settings, message):
@@ -106,12 +131,30 @@ def test_settings_that_contradict_each_other(kind, settings, message):
 
 def test_equal_windows_are_equal_data():
     assert Conv(4, (3, 3)) == Conv(4, (3, 3), (1, 1), (0, 0), (1, 1))
+    assert Pool((2, 3), count_include_pad=False) == Pool((2, 3))
+    assert Activation("elu", 1) == Activation("elu") != Activation("elu", 0.5)
     assert Pool((2, 3)) == Pool((2, 3), "max", (2, 3), (0, 0)) != Pool((2, 3), stride=(1, 1))
 
 
 @pytest.mark.parametrize(("op", "shapes", "expected"), SHAPES)
 def test_operations_survive_json(op, shapes, expected):
     assert msgspec.json.decode(msgspec.json.encode(op), type=AnyOp) == op
+
+
+@given(
+    size=st.integers(1, 12),
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+    ceil_mode=st.booleans(),
+)
+def test_pooling_windows_agree_with_torch(size, kernel, stride, padding, ceil_mode):
+    padding = min(padding, kernel // 2)
+    if size + 2 * padding < kernel:
+        return
+    op = Pool((kernel,), "max", (stride,), (padding,), ceil_mode)
+    module = nn.MaxPool1d(kernel, stride, padding, ceil_mode=ceil_mode)
+    assert op.infer(((2, size),)) == module(torch.zeros(1, 2, size)).shape[1:]
 
 
 @given(

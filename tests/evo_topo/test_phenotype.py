@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from torch import nn
 
+from evo_topo.cost import count_flops
 from evo_topo.ops import Activation, ActivationFunction, Norm
 from evo_topo.phenotype import build
-from tests.reference import forward, random_inputs, randomised, relative_error
+from tests.reference import counted_flops, forward, random_inputs, randomised, relative_error
 from tests.strategies import EXAMPLES, Sketch, genomes, resnet
 
 
@@ -103,3 +104,15 @@ def test_odd_names_are_only_names(name):
     net.shapes[name] = (4,)
     genome = net.finish(net.linear(name, 2))
     assert build(genome)(random_inputs(genome).float()).shape == (4, 2)
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+def test_a_pointwise_convolution_with_a_stride_is_that_of_torch(dims):
+    net = Sketch(2, *[5] * dims)
+    genome = net.end(net.conv(net.input, 6, 1, stride=(2,) * dims, bias=True))
+    model = randomised(genome)
+    (layer,) = [module for module in model.modules() if isinstance(module, nn.Conv1d | nn.Conv2d)]
+    inputs = random_inputs(genome).requires_grad_()
+    plain = type(layer).__bases__[0].forward(layer, inputs)
+    assert torch.equal(layer(inputs), plain)
+    assert counted_flops(genome) == count_flops(genome)

@@ -15,7 +15,7 @@ from tests.small import small_founder
 
 def individual(correct: int, number: int = 0) -> Individual:
     outcome = Outcome("ok", correct=f"{correct:x}", accuracy=correct.bit_count() / 8)
-    return Individual(number, None, 0, None, small_founder(), None, 0, 0, 0.0, outcome)
+    return Individual(number, None, 0, None, small_founder(), None, None, 0, 0, 0.0, outcome)
 
 
 def test_fold_accuracy_counts_only_the_fold():
@@ -40,7 +40,7 @@ def measured(accuracy: float, count: int, rng: random.Random) -> Individual:
     outcome = Outcome(
         "ok", correct=f"{correct:x}", loss=2 * (1 - accuracy), accuracy=correct.bit_count() / count
     )
-    return Individual(0, None, 0, None, small_founder(), None, 0, 0, 0.0, outcome)
+    return Individual(0, None, 0, None, small_founder(), None, None, 0, 0, 0.0, outcome)
 
 
 @pytest.mark.parametrize("count", [100, 400])

@@ -10,7 +10,7 @@ from tests.runs import chain_genome
 
 def an_individual(**changes: object) -> Individual:
     outcome = Outcome("ok", accuracy=0.5, examples=10, flops=100, seconds=2.0)
-    individual = Individual(3, 1, 2, None, chain_genome(), None, 7, 70, 1.5, outcome)
+    individual = Individual(3, 1, 2, None, chain_genome(), None, None, 7, 70, 1.5, outcome)
     return msgspec.structs.replace(individual, **changes)
 
 

@@ -7,7 +7,7 @@ from tests.small import small_founder
 
 def individual(seconds: float) -> Individual:
     outcome = Outcome("ok", examples=100, seconds=seconds)
-    return Individual(0, None, 0, None, small_founder(), None, 0, 0, 0.0, outcome)
+    return Individual(0, None, 0, None, small_founder(), None, None, 0, 0, 0.0, outcome)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from torch.nn.functional import cross_entropy
 
 from evo_topo.edits import Debinarise, GrowConnections, PruneConnections, PruneUnits, SplitUnits
 from evo_topo.inheritance import Probe, inherit
-from evo_topo.saliency import kernel_gradient, weight_obd
+from evo_topo.inheritance.connections import kernel_gradient
+from evo_topo.saliency import weight_obd
 from tests.reference import random_inputs, randomised
 from tests.strategies import Sketch, versatile
 

@@ -18,7 +18,7 @@ from evo_topo.edits import (
     legal_edits,
 )
 from evo_topo.inheritance import inherit, inherit_optimizer_state
-from evo_topo.masked import MASKED
+from evo_topo.masked import Masked
 from evo_topo.phenotype import build
 from tests.reference import random_inputs, randomised
 from tests.strategies import EXAMPLES, genome_edits, perceptron, versatile
@@ -146,7 +146,7 @@ def test_a_child_trains_on_with_what_it_inherits(kind, make):
     optimizer.step()
     assert all(torch.isfinite(p).all() for p in child_model.parameters())
     for layer in child_model.modules():
-        if isinstance(layer, MASKED):
+        if isinstance(layer, Masked):
             assert not layer.weight[~layer.mask].any()
 
 

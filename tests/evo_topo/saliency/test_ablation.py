@@ -25,7 +25,7 @@ def test_mean_loss_is_the_mean_over_examples_in_evaluation_mode(batch_size):
 @pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - {"flat_unequal"}))  # whose one unit cannot go
 def test_ablation_is_the_loss_of_the_pruned_child_less_the_parents(name):
     model, genome, *data = example(name)
-    edits = [edit for edit in legal_edits(genome) if isinstance(edit, PruneUnits)]
+    edits = list(legal_edits(genome, (PruneUnits,)))
     measured = brute_force(model, genome, *data)
     for edit in edits:
         child_loss = mean_loss(inherit(model, genome, edit), *data)

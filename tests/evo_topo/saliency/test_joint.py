@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from evo_topo.cost import count_macs, node_bops
 from evo_topo.edits import EditError
-from evo_topo.pruning import as_edit
 from evo_topo.saliency import (
     GateProbe,
     GateStatistics,
@@ -15,6 +14,7 @@ from evo_topo.saliency import (
     set_saliency,
 )
 from evo_topo.saliency.joint import removals
+from evo_topo.saliency.pruning import as_edit
 from evo_topo.units import unit_table
 from tests.strategies import EXAMPLES, genomes, marked_genomes, resnet
 

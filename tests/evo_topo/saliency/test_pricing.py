@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from evo_topo.cost import count_macs
 from evo_topo.mutation import MOST_OF_GROUP, propose
 from evo_topo.prices import JointOrder, Prices
-from evo_topo.pruning import as_edit
 from evo_topo.saliency import (
     GateProbe,
     GateStatistics,
@@ -19,6 +18,7 @@ from evo_topo.saliency import (
     set_saliency,
 )
 from evo_topo.saliency.pricing import JOINT_ORDERS
+from evo_topo.saliency.pruning import as_edit
 from tests.reference import random_inputs, randomised
 from tests.strategies import EXAMPLES, genomes, marked_genomes, resnet
 

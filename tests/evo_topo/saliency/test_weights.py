@@ -9,8 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from analysis.calibration import spearman
 from evo_topo.datasets import load_dataset
-from evo_topo.ops import Conv, Linear
-from evo_topo.saliency import ggn_diagonal, layer_obd, mean_loss, weight_obd
+from evo_topo.saliency import ggn_diagonal, mean_loss, weight_obd
 from tests.reference import random_inputs, randomised, relative_error
 from tests.strategies import EXAMPLES, Sketch
 
@@ -141,16 +140,3 @@ def test_removing_many_weights_by_saliency_hurts_least(trained):
     by_chance = [cost(torch.rand(len(by_obd), generator=generator), 0.5) for _ in range(5)]
     assert cost(by_obd, 0.5) < min(by_chance) / 4
     assert cost(by_obd, 0.3) < cost(by_size, 0.3)
-
-
-@pytest.mark.parametrize("name", ["one_dimensional", "grouped", "sparse", "perceptron", "squeeze_excitation"])
-@pytest.mark.parametrize("curvature", ["exact", "sampled"])
-def test_of_one_layer_it_is_the_same(name, curvature):
-    genome = EXAMPLES[name]()
-    model, inputs = randomised(genome), random_inputs(genome, 3)
-    expected = weight_obd(model, inputs, curvature)
-    layers = [node.name for node in genome.nodes if isinstance(node.op, Conv | Linear)]
-    assert layers
-    for layer in layers:
-        found = layer_obd(model, layer, inputs, curvature)
-        torch.testing.assert_close(found, expected[f"{layer}.weight"], rtol=1e-9, atol=1e-15)

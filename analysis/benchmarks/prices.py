@@ -1,0 +1,291 @@
+"""How well does the price list know what an edit does, and what does it take to make?
+
+    python -m analysis.benchmarks.prices --network residual --weights residual.safetensors
+
+Prices every edit of a trained network and measures, kind by kind, how well the prices rank the loss changes
+that come true: of prunes right after inheritance, of growths after some steps of training, less what the
+unedited network gains by as many. Then compares the cost with that of training. Seconds are those of the CPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import torch
+import tyro
+from msgspec import Struct
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from analysis.benchmarks.criteria import Machine, Subject, this_machine
+from analysis.calibration import spearman
+from analysis.table import format_table
+from evo_topo.datasets import DatasetError, load_dataset
+from evo_topo.edits import STRUCTURAL_KINDS, AnyEdit, EditError, PruneUnits, SplitUnits, Trade, legal_edits
+from evo_topo.genome import Genome
+from evo_topo.inheritance import Probe, inherit
+from evo_topo.phenotype import build
+from evo_topo.prices import PricedEdit
+from evo_topo.recipe import Recipe
+from evo_topo.saliency import mean_loss, price
+from evo_topo.task import Split, Task
+from evo_topo.training import Diverged, train
+from populations.founders import conv_net, residual_net
+from populations.presets import PRESETS
+
+PROG = "python -m analysis.benchmarks.prices"
+DataName = Literal["digits", "fashion-mnist"]
+NetworkName = Literal["small", "small-residual", "plain", "residual"]
+NETWORKS: dict[NetworkName, tuple[DataName, Callable[[], Genome]]] = {
+    "small": ("digits", lambda: conv_net((1, 8, 8), 10, (8, 12, 12), (1, 2, 1))),
+    "small-residual": ("digits", lambda: residual_net((1, 8, 8), 10, (8, 12), 1)),
+    "plain": ("fashion-mnist", PRESETS["fashion-mnist"].founder),
+    "residual": ("fashion-mnist", lambda: residual_net((1, 28, 28), 10, (16, 32, 64), 1)),
+}
+SITES = tuple(kind for kind in STRUCTURAL_KINDS if kind is not Trade)
+
+
+class KindInfo(Struct, frozen=True):
+    """How well the edits of one kind are ranked.
+
+    Attributes:
+        kind: The kind, or a set of kinds together.
+        count: Edits measured.
+        spearman: Rank correlation of prediction and measurement; None where it cannot be told.
+    """
+
+    kind: str
+    count: int
+    spearman: float | None
+
+
+class CostInfo(Struct, frozen=True):
+    """What pricing costs beside training, for a ResNet-20 on 32 x 32 pixels.
+
+    Attributes:
+        edits: Edits priced.
+        pricing_seconds: CPU time for all of them.
+        training_seconds: CPU time of training on 3,000 examples.
+        pricing_bytes: Peak memory that pricing adds.
+        training_bytes: Peak memory that a training step at batch size 256 adds.
+    """
+
+    edits: int
+    pricing_seconds: float
+    training_seconds: float
+    pricing_bytes: int
+    training_bytes: int
+
+
+class PricesInfo(Struct, frozen=True):
+    """All numbers of the benchmark."""
+
+    network: str
+    loss: float
+    examples: int
+    machine: Machine
+    inherited: list[KindInfo]
+    grown: list[KindInfo]
+    cost: CostInfo | None
+
+
+def inherited_info(subject: Subject, units: int, seed: int) -> list[KindInfo]:
+    """Rank correlations right after inheritance, by kind and for all local edits together."""
+    edits = [e for e in legal_edits(subject.genome, SITES) if not e.is_function_preserving]
+    few = [edit for edit in edits if isinstance(edit, PruneUnits)]
+    few = random.Random(seed).sample(few, min(units, len(few)))
+    local = [edit for edit in edits if not isinstance(edit, PruneUnits)]
+    priced = price(subject.model, subject.genome, [*few, *local], subject.inputs, subject.targets, seed=seed)
+    before = mean_loss(subject.model, subject.inputs, subject.targets)
+    changes = []
+    for item in priced:
+        child = inherit(subject.model, subject.genome, item.edit)
+        changes.append(mean_loss(child, subject.inputs, subject.targets) - before)
+    predicted = [item.loss_change for item in priced]
+    together = "all but units"
+    found = _by_kind(priced, predicted, changes)
+    return [*found, _kind_info(together, predicted[len(few) :], changes[len(few) :])]
+
+
+def grown_info(subject: Subject, task: Task, steps: int, seeds: int) -> list[KindInfo]:
+    """Rank correlations of what growths promise with what they gain over training on."""
+    rng, edits = random.Random(0), list[AnyEdit]()
+    for edit in legal_edits(subject.genome, SITES):
+        if edit.is_function_preserving and not isinstance(edit, SplitUnits):
+            edits.append(edit.varied(subject.genome, rng))
+    priced = [
+        item
+        for item in price(subject.model, subject.genome, edits, subject.inputs, subject.targets)
+        if item.criterion == "gauss-newton"
+    ]
+    recipe = Recipe(examples=steps * 32, batch_size=32, learning_rate=0.01)
+    probe, gains = Probe(subject.inputs, subject.targets), []
+
+    def after(model: nn.Module) -> float:
+        losses = 0.0
+        for seed in range(seeds):
+            again = copy.deepcopy(model)
+            train(again, task, recipe, seed)
+            losses += mean_loss(again, subject.inputs, subject.targets) / seeds
+        return losses
+
+    control = after(subject.model)
+    for item in priced:
+        gains.append(after(inherit(subject.model, subject.genome, item.edit, probe.first(512))) - control)
+    promises = [item.promise for item in priced]
+    return [*_by_kind(priced, promises, gains), _kind_info("all growths", promises, gains)]
+
+
+def _by_kind(
+    priced: Sequence[PricedEdit], predicted: Sequence[float], measured: Sequence[float]
+) -> list[KindInfo]:
+    kinds = [str(item.edit.__struct_config__.tag).replace("_", " ") for item in priced]
+    found = []
+    for kind in dict.fromkeys(kinds):
+        at = [place for place, name in enumerate(kinds) if name == kind]
+        found.append(_kind_info(kind, [predicted[i] for i in at], [measured[i] for i in at]))
+    return found
+
+
+def _kind_info(kind: str, predicted: Sequence[float], measured: Sequence[float]) -> KindInfo:
+    return KindInfo(kind, len(predicted), spearman(predicted, measured))
+
+
+def cost_info(examples: int) -> CostInfo:
+    """CPU seconds and peak memory, each in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    found = []
+    for job in (_pricing_job, _training_job, _step_job):
+        with context.Pool(1) as pool:
+            found.append(pool.apply(job, (examples,)))
+    (edits, seconds, size), (_, training, _), (_, _, step) = found
+    return CostInfo(edits, seconds, training, size, step)
+
+
+def _cifar_like(examples: int) -> tuple[Genome, Task]:
+    """A ResNet-20, and random pictures: what they show changes no cost."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randint(256, (examples, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    split = Split(inputs, torch.randint(10, (examples,), generator=generator))
+    mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
+    return residual_net((3, 32, 32), 10, (16, 32, 64), 3), Task("random", split, split, split, 10, mean, std)
+
+
+def _cost(job: Callable[[], object]) -> tuple[float, int]:
+    """CPU seconds of a job, and by how much it raises the peak of this process's memory, in bytes."""
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    job()
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return time.process_time() - started, 1024 * (after - before)
+
+
+def _pricing_job(examples: int) -> tuple[int, float, int]:
+    genome, task = _cifar_like(examples)
+    model, edits = build(genome), list(legal_edits(genome, SITES))
+    inputs = task.normalise(task.train.inputs)
+    return len(edits), *_cost(lambda: price(model, genome, edits, inputs, task.train.targets))
+
+
+def _training_job(examples: int) -> tuple[int, float, int]:
+    genome, task = _cifar_like(3000)
+    recipe = Recipe(examples=3000, batch_size=64, learning_rate=0.01)
+    return 0, *_cost(lambda: train(build(genome), task, recipe, 0))
+
+
+def _step_job(examples: int) -> tuple[int, float, int]:
+    genome, task = _cifar_like(256)
+    recipe = Recipe(examples=512, batch_size=256, learning_rate=0.01)
+    return 0, *_cost(lambda: train(build(genome), task, recipe, 0))
+
+
+def prices_table(info: PricesInfo) -> str:
+    """The numbers as text."""
+    rows = [("edits", "number", "Spearman")]
+    for item in (*info.inherited, *info.grown):
+        correlation = "n/a" if item.spearman is None else f"{item.spearman:+.3f}"
+        rows.append((item.kind, str(item.count), correlation))
+    lines = [f"{info.network}: loss {info.loss:.3f} on {info.examples:,} training examples", ""]
+    lines.append(format_table(rows, right=(1, 2)))
+    if info.cost is not None:
+        cost, mib = info.cost, 2**20
+        lines += [
+            "",
+            f"ResNet-20: pricing {cost.edits:,} edits takes {cost.pricing_seconds:.1f} s and "
+            f"{cost.pricing_bytes / mib:,.0f} MiB; training on 3,000 examples {cost.training_seconds:.1f} s, "
+            f"a step at batch size 256 {cost.training_bytes / mib:,.0f} MiB",
+        ]
+    return "\n".join(lines)
+
+
+def main(
+    network: NetworkName = "small",
+    examples: int = 1000,
+    training_examples: int = 12_000,
+    units: int = 100,
+    steps: int = 200,
+    seeds: int = 2,
+    cost: bool = False,
+    seed: int = 0,
+    data_dir: Path | None = None,
+    weights: Path | None = None,
+    out: Path = Path("runs/benchmarks"),
+) -> None:
+    """Compares the price list with what comes true.
+
+    Args:
+        network: Which network, and with it which data.
+        examples: Training examples on which edits are priced and measured.
+        training_examples: Examples that the network is trained on first, counted with repetition.
+        units: Units that are removed one by one, drawn at random.
+        steps: Steps of training after each growth; 0 leaves growths out.
+        seeds: Trainings that each growth is judged by.
+        cost: Whether cost is measured too.
+        seed: Of all that is random.
+        data_dir: Folder to look for the data in first.
+        weights: Safetensors file of the trained network: read where it exists, otherwise written.
+        out: Folder for the JSON file.
+    """
+    data, make = NETWORKS[network]
+    task, genome = load_dataset(data, data_dir), make()
+    model = build(genome, seed)
+    if weights is not None and weights.exists():
+        try:
+            model.load_state_dict(load_file(weights))
+        except (SafetensorError, RuntimeError) as error:
+            raise ValueError(f"{weights}: expected weights of the {network} network: {error}") from None
+    else:
+        train(model, task, Recipe(examples=training_examples, batch_size=64, learning_rate=0.05), seed)
+        if weights is not None:
+            save_file(model.state_dict(), weights)
+    inputs, targets = task.normalise(task.train.inputs[:examples]), task.train.targets[:examples]
+    subject = Subject(model, genome, inputs, targets)
+    inherited = inherited_info(subject, units, seed)
+    grown = grown_info(subject, task, steps, seeds) if steps else []
+    loss, costs = mean_loss(model, inputs, targets), cost_info(examples) if cost else None
+    info = PricesInfo(network, loss, len(inputs), this_machine(), inherited, grown, costs)
+    print(prices_table(info))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"prices-{network}.json").write_bytes(msgspec.json.format(msgspec.json.encode(info)))
+
+
+def command(args: Sequence[str] | None = None) -> None:
+    """The command line; what a user can mend ends in one message and exit code 2."""
+    try:
+        tyro.cli(main, prog=PROG, args=args)
+    except (DatasetError, Diverged, EditError, OSError, ValueError) as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    command()
