@@ -68,8 +68,12 @@ FULL = (
 )
 """Networks of torchvision as they are."""
 
-TIMM: dict[str, int] = {}
-"""Networks of timm and the extent of the images that they are tested with."""
+TIMM = (
+    *("lcnet_050", "test_resnet", "ghostnet_050", "regnetx_002", "rexnet_100", "mixnet_s", "semnasnet_050"),
+    *("tinynet_e", "mobilenetv4_conv_small", "tf_mobilenetv3_small_minimal_100", "ese_vovnet19b_dw"),
+    *("hardcorenas_a", "cs3darknet_s", "starnet_s1", "repghostnet_050", "seresnet18", "selecsls42b", "repvgg_a0"),
+)
+"""A small network of each of many families of timm."""
 
 
 def full(name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from evo_topo.importing.arguments import Call, number_of
@@ -47,7 +48,7 @@ def _square(net: Lowering, input: Any) -> Value:
     return net.tie(Multiply(), (input, input))
 
 
-def _cat(net: Lowering, tensors: Any, dim: int = 0) -> Value:
+def _cat(net: Lowering, tensors: Sequence[Value], dim: int = 0) -> Value:
     if not all(isinstance(tensor, Value) for tensor in tensors):
         raise NotExpressible("it joins stored tensors with activations")
     rank = 1 + len(tensors[0].size)

@@ -60,7 +60,7 @@ def test_networks_of_torchvision_come_in_at_full_size(name):
 
 @pytest.mark.parametrize("name", cases(TIMM, ("lcnet_050",)))
 def test_networks_of_timm_come_in_and_every_edit_applies(name):
-    net, size = randomised(timm_net(name)).double(), TIMM[name]
+    net, size = randomised(timm_net(name)).double(), extent(name)
     genome, model = from_module(net, (3, size, size))
     inputs = torch.randn(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     check_same(net, genome, model, inputs)
