@@ -24,6 +24,9 @@ Count = Annotated[int, Meta(ge=1, le=MAX_ELEMENTS)]
 class PruneConnections(Edit, frozen=True, tag="prune_connections"):
     """Masks the least important weights of every output unit of a layer (LeCun et al. 1989).
 
+    OBD is as good as its examples: where a network has fitted them until its gradients vanish, magnitude is
+    the better guide.
+
     Attributes:
         layer: Name of a Conv or Linear node.
         count: Weights that each output unit loses.

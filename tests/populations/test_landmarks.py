@@ -5,9 +5,11 @@ import torch
 
 from evo_topo import (
     Binarise,
+    Factorise,
     Recipe,
     build,
     count_bops,
+    count_flops,
     count_macs,
     count_params,
     evaluate,
@@ -15,6 +17,7 @@ from evo_topo import (
     load_dataset,
     train,
 )
+from evo_topo.ops import Conv
 from evo_topo.training import reestimate_batchnorm
 from populations.founders import conv_net
 from populations.landmarks import binary_net, squeeze_net
@@ -41,6 +44,26 @@ def test_binary_net_learns_the_digits():
     genome = binary_net((1, 8, 8), 10, (32, 64, 64), (1, 2, 1))
     assert count_bops(genome) == 16 * (64 * 32 * 9 + 64 * 64 * 9)
     assert accuracy_after(RECIPE, build(genome)) >= 0.9
+
+
+@pytest.mark.slow
+def test_a_trained_network_factorised_into_fire_modules_learns_the_digits():
+    task = load_dataset("digits")
+    genome = conv_net((1, 8, 8), 10, (16, 24, 48), (1, 1, 2))
+    model = build(genome)
+    train(model, task, RECIPE, seed=0)
+    before = count_flops(genome)
+    for layer, squeezed in (("conv4", 6), ("conv7", 12)):
+        edit = Factorise(layer, "fire", squeezed)
+        model, genome = inherit(model, genome, edit), edit.apply(genome)
+    assert [n.op.kernel for n in genome.nodes if isinstance(n.op, Conv)] == [
+        (3, 3),
+        *[(1, 1), (1, 1), (3, 3)] * 2,  # squeezed, then expanded side by side
+    ]
+    assert count_flops(genome) < before / 3
+    assert evaluate(model, task.validation, task).accuracy < 0.9  # what training has to mend
+    short = Recipe(examples=3000, batch_size=32, learning_rate=0.05)
+    assert accuracy_after(short, model) >= 0.95
 
 
 @pytest.mark.slow

@@ -271,7 +271,7 @@ def test_one_new_parameter_promises_its_own_newton_step():
     assert priced.promise == pytest.approx(-0.5 * slope**2 / curve, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "sparse", "binary"])
 def test_every_edit_has_a_price(name):
     genome = EXAMPLES[name]()
     model, (inputs, targets) = randomised(genome), examples_of(genome, 8)
