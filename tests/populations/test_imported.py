@@ -19,7 +19,8 @@ from tests.small import small_config
 
 def residual():
     net = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10)
-    net.layer3, net.layer4, net.fc = torch.nn.Identity(), torch.nn.Identity(), torch.nn.Linear(128, 10)
+    net.layer2, net.layer3, net.layer4 = (torch.nn.Identity() for _ in range(3))
+    net.fc = torch.nn.Linear(64, 10)
     return net
 
 
@@ -27,7 +28,7 @@ NETS = {
     "residual": residual,
     "dense": lambda: DenseNet(4, (2, 2), 8, 2, num_classes=10),
     "depthwise": lambda: MobileNetV2(
-        10, inverted_residual_setting=[[1, 8, 1, 1], [4, 12, 2, 1]], width_mult=1.0, dropout=0.0
+        10, inverted_residual_setting=[[1, 8, 1, 2], [4, 12, 2, 2]], width_mult=1.0, dropout=0.0
     ),
 }
 
