@@ -9,17 +9,23 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from evo_topo.cost import activation_bytes, count_flops, count_macs, count_params
+from evo_topo.cost import activation_bytes, count_bops, count_flops, count_macs, count_params, parameter_bits
 from evo_topo.edits import (
+    KINDS,
+    STRUCTURAL_KINDS,
     AddUnits,
+    Binarise,
+    Debinarise,
     DownsampleEarlier,
     DownsampleLater,
     Edit,
     EditError,
     Factorise,
     Fuse,
+    GrowConnections,
     GrowKernel,
     PruneBranch,
+    PruneConnections,
     PruneLayer,
     PruneUnits,
     ShrinkKernel,
@@ -71,7 +77,11 @@ _TORCH_PART = {
 }
 
 __all__ = [
+    "KINDS",
+    "STRUCTURAL_KINDS",
     "AddUnits",
+    "Binarise",
+    "Debinarise",
     "DownsampleEarlier",
     "DownsampleLater",
     "Edit",
@@ -81,6 +91,7 @@ __all__ = [
     "Fuse",
     "Genome",
     "GenomeError",
+    "GrowConnections",
     "GrowKernel",
     "Node",
     "PricedEdit",
@@ -88,6 +99,7 @@ __all__ = [
     "Probe",
     "Proposal",
     "PruneBranch",
+    "PruneConnections",
     "PruneLayer",
     "PruneUnits",
     "Recipe",
@@ -102,6 +114,7 @@ __all__ = [
     "UnsupportedModuleError",
     "activation_bytes",
     "build",
+    "count_bops",
     "count_flops",
     "count_macs",
     "count_params",
@@ -116,6 +129,7 @@ __all__ = [
     "load_dataset",
     "obd_prices",
     "obd_saliency",
+    "parameter_bits",
     "price",
     "propose",
     "prune_to",

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evo_topo.cost import count_flops
-from evo_topo.edits import KINDS, AnyEdit, Fuse, PruneLayer, PruneUnits, RandomSource, SplitUnits, Trade
+from evo_topo.edits import (
+    STRUCTURAL_KINDS,
+    AnyEdit,
+    Fuse,
+    PruneLayer,
+    PruneUnits,
+    RandomSource,
+    SplitUnits,
+    Trade,
+)
 from evo_topo.edits.base import applies, shuffled
 from evo_topo.genome import Genome
 
 PRICED_ONE_BY_ONE: tuple[type[AnyEdit], ...] = tuple(
-    k for k in KINDS if k not in (PruneUnits, SplitUnits, PruneLayer, Trade)
+    k for k in STRUCTURAL_KINDS if k not in (PruneUnits, SplitUnits, PruneLayer, Trade)
 )
 """Kinds that the prices of units and layers say nothing of."""
 
 
 def candidate_edits(genome: Genome, rng: RandomSource, most: int = 16) -> list[AnyEdit]:
-    """Draws edits of all kinds but those of units and whole layers: random sites, sizes varied.
+    """Draws structural edits of all kinds but those of units and whole layers: random sites, sizes varied.
 
     The kinds take turns, so that one with few sites is not crowded out.
 

@@ -225,6 +225,13 @@ def _digest(*parts: object) -> str:
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
+def _settings(op: AnyOp) -> tuple[object, ...]:
+    """Values of all fields; what marks a layer as sparse or binary counts only where it is set."""
+    fields = msgspec.structs.asdict(op)
+    marks = [(name, fields.pop(name, None)) for name in ("fan_in", "binary")]
+    return (*fields.values(), *[mark for mark in marks if mark[1]])
+
+
 def _fingerprint(genome: Genome) -> str:
     """Colour refinement (Weisfeiler & Leman 1968) along the graph, down and up, then as a multiset.
 
@@ -236,7 +243,7 @@ def _fingerprint(genome: Genome) -> str:
         reads = [down[name] for name in node.inputs]
         if node.op.routing == "ties":
             reads.sort()  # the order of a sum or product does not matter
-        down[node.name] = _digest(type(node.op).__name__, msgspec.structs.astuple(node.op), reads)
+        down[node.name] = _digest(type(node.op).__name__, _settings(node.op), reads)
     uses: dict[str, list[tuple[str, list[int]]]] = {node.name: [] for node in genome.nodes}
     up: dict[str, str] = {}
     for node in reversed(genome.nodes):

@@ -29,6 +29,7 @@ MAX_ELEMENTS = 2**28
 MAX_EXTENT = 1024
 """Largest extent of a window, its stride, padding and dilation."""
 
+Connections = Annotated[int, Meta(ge=1, le=MAX_ELEMENTS)]
 Width = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
 Extents = Annotated[tuple[Annotated[int, Meta(ge=1, le=MAX_EXTENT)], ...], Meta(max_length=2)]
 Paddings = Annotated[tuple[Annotated[int, Meta(ge=0, le=MAX_EXTENT)], ...], Meta(max_length=2)]
@@ -75,7 +76,10 @@ class Op(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, ta
         return 0
 
     def num_macs(self, shapes: tuple[Shape, ...], out: Shape) -> int:
-        """Multiply-accumulates for one example; only convolutions and linear layers have any."""
+        """Multiply-accumulates for one example; only convolutions and linear layers have any.
+
+        Masked weights take none; how much less a binary one costs is for `cost` to say.
+        """
         return 0
 
     def describe(self) -> str:
@@ -119,6 +123,24 @@ def _check_width(width: int) -> None:
         raise OpError(f"makes {width} units: from 1 to {MAX_WIDTH} are allowed")
 
 
+def _check_marks(op: Conv | Linear, dense: int) -> None:
+    """A layer is dense, or has fewer connections than that, or is binary."""
+    if op.fan_in is None:
+        return
+    if not 1 <= op.fan_in < dense:
+        raise OpError(
+            f"fan_in {op.fan_in}: a sparse layer has 1 to {dense - 1} of {dense} weights per output unit; "
+            "leave fan_in out for a dense one"
+        )
+    if op.binary:
+        raise OpError("a binary weight is never zero: a layer has fan_in or is binary, not both")
+
+
+def _marks_text(op: Conv | Linear) -> str:
+    sparse = "" if op.fan_in is None else f" fan-in {op.fan_in}"
+    return sparse + " binary" * op.binary
+
+
 def _window_text(op: Conv | Pool) -> str:
     text = "x".join(map(str, op.kernel))
     if any(s != 1 for s in op.stride):
@@ -138,7 +160,12 @@ class Input(Op, frozen=True, tag="input"):
 
 
 class Conv(Op, frozen=True, tag="conv"):
-    """1-D or 2-D convolution; ``groups == in_channels == out_channels`` is a depthwise one."""
+    """1-D or 2-D convolution; ``groups == in_channels == out_channels`` is a depthwise one.
+
+    Attributes:
+        fan_in: Weights of each output unit that are not masked to zero; all of them where it is None.
+        binary: Multiplies signs of the inputs with signs of the weights, then scales each output unit.
+    """
 
     out_channels: Width
     kernel: Extents
@@ -147,6 +174,8 @@ class Conv(Op, frozen=True, tag="conv"):
     dilation: Extents = ()
     groups: Width = 1
     bias: bool = False
+    fan_in: Connections | None = None
+    binary: bool = False
     routing: ClassVar[Routing] = "makes"
 
     def __post_init__(self) -> None:
@@ -163,26 +192,32 @@ class Conv(Op, frozen=True, tag="conv"):
             raise OpError(f"{channels} input channels are no multiple of groups {self.groups}")
         if self.num_params(shapes, ()) > MAX_ELEMENTS:
             raise OpError(f"more than {MAX_ELEMENTS} weights")
+        _check_marks(self, self.dense_fan_in(channels))
         window = _slide(tuple(extents), self.kernel, self.stride, self.padding, self.dilation)
         return (self.out_channels, *window)
 
     def num_params(self, shapes: tuple[Shape, ...], out: Shape) -> int:
-        per_unit = shapes[0][0] // self.groups * prod(self.kernel) + self.bias
-        return self.out_channels * per_unit
+        return self.out_channels * (self.dense_fan_in(shapes[0][0]) + self.bias)
 
     def num_macs(self, shapes: tuple[Shape, ...], out: Shape) -> int:
-        return prod(out) * (shapes[0][0] // self.groups) * prod(self.kernel)
+        return prod(out) * (self.fan_in or self.dense_fan_in(shapes[0][0]))
+
+    def dense_fan_in(self, width: int) -> int:
+        """Weights of one output unit, masked or not, over `width` input channels."""
+        return width // self.groups * prod(self.kernel)
 
     def describe(self) -> str:
         groups = "" if self.groups == 1 else f" groups {self.groups}"
-        return f"Conv {_window_text(self)}{groups}"
+        return f"Conv {_window_text(self)}{groups}{_marks_text(self)}"
 
 
 class Linear(Op, frozen=True, tag="linear"):
-    """Fully connected layer on a feature vector."""
+    """Fully connected layer on a feature vector; `fan_in` and `binary` as in `Conv`."""
 
     out_features: Width
     bias: bool = True
+    fan_in: Connections | None = None
+    binary: bool = False
     routing: ClassVar[Routing] = "makes"
 
     def infer(self, shapes: tuple[Shape, ...]) -> Shape:
@@ -191,13 +226,21 @@ class Linear(Op, frozen=True, tag="linear"):
             raise OpError(f"a linear layer reads (features,), got {shapes[0]}; flatten it first")
         if self.num_params(shapes, ()) > MAX_ELEMENTS:
             raise OpError(f"more than {MAX_ELEMENTS} weights")
+        _check_marks(self, self.dense_fan_in(shapes[0][0]))
         return (self.out_features,)
 
     def num_params(self, shapes: tuple[Shape, ...], out: Shape) -> int:
-        return self.out_features * (shapes[0][0] + self.bias)
+        return self.out_features * (self.dense_fan_in(shapes[0][0]) + self.bias)
 
     def num_macs(self, shapes: tuple[Shape, ...], out: Shape) -> int:
-        return self.out_features * shapes[0][0]
+        return self.out_features * (self.fan_in or self.dense_fan_in(shapes[0][0]))
+
+    def dense_fan_in(self, width: int) -> int:
+        """Weights of one output unit, masked or not, over `width` input features."""
+        return width
+
+    def describe(self) -> str:
+        return f"Linear{_marks_text(self)}"
 
 
 class Norm(Op, frozen=True, tag="norm"):
@@ -446,3 +489,8 @@ AnyOp = (
     | Output
 )
 """Every operation: what a genome's JSON may hold."""
+
+
+def is_plain(op: AnyOp) -> bool:
+    """Whether an operation is neither sparse nor binary."""
+    return not isinstance(op, Conv | Linear) or (op.fan_in is None and not op.binary)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
+from torch.utils.hooks import RemovableHandle
 
+from evo_topo.binary import BinaryConv1d, BinaryConv2d, BinaryLinear
 from evo_topo.genome import Genome, Node
+from evo_topo.masked import MaskedConv1d, MaskedConv2d, MaskedLinear
 from evo_topo.ops import (
     Activation,
     AdaptivePool,
@@ -30,8 +33,12 @@ from evo_topo.ops import (
     Select,
     Shape,
 )
+from evo_topo.sampling import SamplingConv1d, SamplingConv2d
 
-_CONV: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d}
+_LAYER: dict[int, Callable[..., nn.Module]] = {0: nn.Linear, 1: nn.Conv1d, 2: nn.Conv2d}
+_SAMPLING: dict[int, Callable[..., nn.Module]] = {1: SamplingConv1d, 2: SamplingConv2d}
+_MASKED: dict[int, Callable[..., nn.Module]] = {0: MaskedLinear, 1: MaskedConv1d, 2: MaskedConv2d}
+_BINARY: dict[int, Callable[..., nn.Module]] = {0: BinaryLinear, 1: BinaryConv1d, 2: BinaryConv2d}
 _NORM: dict[int, Callable[..., nn.Module]] = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 _POOL: dict[tuple[str, int], Callable[..., nn.Module]] = {
     ("max", 1): nn.MaxPool1d,
@@ -161,28 +168,6 @@ def _emit(genome: Genome, node: Node, reads: list[FxNode], root: nn.Module, grap
     return value
 
 
-class SamplingConv1d(nn.Conv1d):
-    """A pointwise convolution with a stride: reads every n-th point, then mixes channels.
-
-    The same as its base class computes, whose way back overruns memory on the CPU where channels are few
-    (torch 2.15 with oneDNN).
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """Maps (examples, in, length) to (examples, out, shorter length)."""
-        read = input[:, :, :: self.stride[0]]
-        return nn.functional.conv1d(read, self.weight, self.bias, groups=self.groups)
-
-
-class SamplingConv2d(nn.Conv2d):
-    """Like `SamplingConv1d`, in two dimensions."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """Maps (examples, in, height, width) to (examples, out, smaller extents)."""
-        read = input[:, :, :: self.stride[0], :: self.stride[1]]
-        return nn.functional.conv2d(read, self.weight, self.bias, groups=self.groups)
-
-
 class Affine(nn.Module):
     """Every element times `factor`, plus `offset`."""
 
@@ -214,9 +199,6 @@ class Selection(nn.Module):
         return inputs.index_select(1, self.get_buffer("channels"))
 
 
-_SAMPLING_CONV: dict[int, Callable[..., nn.Module]] = {1: SamplingConv1d, 2: SamplingConv2d}
-
-
 def _is_slice(channels: Sequence[int]) -> bool:
     return list(channels) == list(range(channels[0], channels[-1] + 1))
 
@@ -234,8 +216,7 @@ def _module(op: AnyOp, shape: Shape) -> nn.Module | None:
     dims = len(shape) - 1
     match op:
         case Conv():
-            is_sampling = set(op.kernel) == {1} and not any(op.padding) and set(op.stride) != {1}
-            return (_SAMPLING_CONV if is_sampling else _CONV)[dims](
+            return _layer(op, dims)(
                 shape[0],
                 op.out_channels,
                 op.kernel,
@@ -246,7 +227,7 @@ def _module(op: AnyOp, shape: Shape) -> nn.Module | None:
                 op.bias,
             )
         case Linear():
-            return nn.Linear(shape[0], op.out_features, op.bias)
+            return _layer(op, dims)(shape[0], op.out_features, op.bias)
         case Norm():
             return _NORM[dims](shape[0], eps=op.eps)
         case Activation():
@@ -268,6 +249,31 @@ def _module(op: AnyOp, shape: Shape) -> nn.Module | None:
         case Dropout():
             return nn.Dropout(op.rate)
     return None
+
+
+def _layer(op: Conv | Linear, dims: int) -> Callable[..., nn.Module]:
+    if op.fan_in is not None:
+        return partial(_MASKED[dims], fan_in=op.fan_in)
+    if op.binary:
+        return _BINARY[dims]
+    is_sampling = isinstance(op, Conv) and set(op.kernel) == {1} and set(op.stride) != {1}
+    return (_SAMPLING if is_sampling else _LAYER)[dims]
+
+
+def hook_reads(model: nn.Module, layer: str, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    """Shows a function what a Conv or Linear multiplies with its weights; what it returns takes the place.
+
+    A real layer multiplies its inputs, a binary one their signs.
+
+    Args:
+        model: A network from `build`.
+        layer: Name of the node.
+        hook: Gets a tensor (batch, channels, ...), and may return another of its shape.
+    """
+    module = model.get_submodule(layer)
+    if isinstance(module, BinaryLinear | BinaryConv1d | BinaryConv2d):
+        return module.sign.register_forward_hook(lambda _, args, signs: hook(signs))
+    return module.register_forward_pre_hook(lambda _, args: hook(args[0]))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,8 +67,7 @@ def write_source(model: GraphModule) -> str:
         the model's own.
     """
     parts = dict(model.named_children())
-    own = {type(part): None for part in parts.values() if not type(part).__module__.startswith("torch.")}
-    classes = "".join(f"\n{inspect.getsource(kind)}\n" for kind in own)
+    classes = "".join(f"\n{inspect.getsource(kind)}\n" for kind in _own_classes(model))
     lines = [f"        self.{name} = {_constructor(part)}" for name, part in parts.items()]
     forward = model.graph.python_code("self").src
     forward = re.sub(r";  \w+(?: = \w+)* = None", "", forward).strip()
@@ -76,17 +76,29 @@ def write_source(model: GraphModule) -> str:
     return f"{_HEAD}{classes}\nclass Network(nn.Module):\n{init}\n\n{body}\n{_TAIL}"
 
 
+def _own_classes(model: nn.Module) -> list[type]:
+    """Classes of its modules that are not torch's, bases first."""
+    kinds = dict.fromkeys(kind for part in model.modules() for kind in reversed(type(part).__mro__))
+    return [kind for kind in kinds if kind.__module__.startswith("evo_topo.")]
+
+
+def _parameters(kind: type) -> dict[str, inspect.Parameter]:
+    """Arguments of a class by name: those of the torch class that it derives from, and its own."""
+    base = next(base for base in kind.__mro__ if base.__module__.startswith("torch."))
+    found = {**inspect.signature(base).parameters, **inspect.signature(kind).parameters}
+    unused = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {n: p for n, p in found.items() if p.kind not in unused and n not in ("device", "dtype")}
+
+
 def _constructor(module: nn.Module) -> str:
     """The call that makes a module anew, with the arguments that differ from their defaults."""
     kind = type(module)
     arguments = []
-    for name, parameter in inspect.signature(kind).parameters.items():
+    for name, parameter in _parameters(kind).items():
         value = getattr(module, name, None)
-        if name in ("device", "dtype") or parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
-            continue
         if name == "bias":
             value = value is not None
-        if parameter.default is parameter.empty:
+        if parameter.default is parameter.empty and parameter.kind is not parameter.KEYWORD_ONLY:
             arguments.append(_literal(value))
         elif value != parameter.default:
             arguments.append(f"{name}={_literal(value)}")

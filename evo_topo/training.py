@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from evo_topo.binary import clip_latent, latent_weights
 from evo_topo.phenotype import in_mode
 from evo_topo.recipe import Recipe
 from evo_topo.task import Split, Task
@@ -119,7 +120,7 @@ def train(
 def _steps(model: nn.Module, task: Task, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
     """Trains step by step; yields each step's loss (), still on the device."""
     device = generator.device
-    optimiser = _optimiser(model, recipe)
+    optimiser, latent = _optimiser(model, recipe), latent_weights(model)
     batches = index_batches(len(task.train.targets), recipe.batch_size, recipe.steps, generator)
     for step, index in enumerate(batches):
         for group in optimiser.param_groups:
@@ -133,6 +134,7 @@ def _steps(model: nn.Module, task: Task, recipe: Recipe, generator: torch.Genera
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
+        clip_latent(latent)
         yield loss.detach()
 
 

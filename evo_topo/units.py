@@ -33,7 +33,8 @@ class UnitGroup(NamedTuple):
     Attributes:
         name: Name of the first node that makes them.
         makers: For each node that makes them: for each unit, its output channels there.
-        splittable: For each unit, whether repeating it keeps all tied channels aligned.
+        splittable: For each unit, whether repeating it keeps all tied channels aligned, and all that
+            read it can share their weights among the copies.
         selections: For each node that selects some of their channels: for each unit, how many. Like a
             maker, it must keep one.
     """
@@ -165,7 +166,8 @@ class _Finder:
                 held = of_slot[slots.start : slots.stop]
                 if any(held):
                     placed.setdefault(home[maker], {})[maker] = _channels_by_unit(held, width)
-        stuck = {unit_of[root] for root in self._misaligned(roots) if root in unit_of}
+        bound = self._misaligned(roots) | self._read_as_signs(roots)
+        stuck = {unit_of[root] for root in bound if root in unit_of}
         selections = self._selections(of_slot, widths)
         groups = {
             name: UnitGroup(
@@ -211,6 +213,15 @@ class _Finder:
                     first, second = sorted((a, b), key=lambda maker: self.slots[maker].start)
                     up[second] = first
         return {maker: find(maker) for maker in up}
+
+    def _read_as_signs(self, roots: list[int]) -> set[int]:
+        """Units that a binary layer mixes: of a weight of +-1 there are no shares."""
+        return {
+            roots[slot]
+            for node in self.genome.nodes
+            if mixes_units(node) and getattr(node.op, "binary", False)
+            for slot in self.layout[node.inputs[0]]
+        }
 
     def _misaligned(self, roots: list[int]) -> set[int]:
         """Units whose repetition would misalign channels that are tied or read in blocks.

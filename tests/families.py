@@ -71,15 +71,8 @@ FULL = (
 TIMM = (
     *("lcnet_050", "test_resnet", "ghostnet_050", "regnetx_002", "rexnet_100", "mixnet_s", "semnasnet_050"),
     *("tinynet_e", "mobilenetv4_conv_small", "tf_mobilenetv3_small_minimal_100", "ese_vovnet19b_dw"),
-    *(
-        "hardcorenas_a",
-        "cs3darknet_s",
-        "starnet_s1",
-        "repghostnet_050",
-        "seresnet18",
-        "selecsls42b",
-        "repvgg_a0",
-    ),
+    *("hardcorenas_a", "cs3darknet_s", "starnet_s1", "repghostnet_050", "seresnet18", "selecsls42b"),
+    "repvgg_a0",
 )
 """A small network of each of many families of timm."""
 

@@ -6,8 +6,8 @@ import torch
 from torch.autograd.functional import jacobian
 
 from evo_topo.edits import layer_chain
-from evo_topo.units import mixes_units, unit_table
-from tests.reference import evaluate_nodes, find_components
+from evo_topo.units import is_maker, mixes_units, unit_table
+from tests.reference import evaluate_nodes, find_components, layer_output
 
 
 class Gated:
@@ -36,14 +36,17 @@ class Gated:
     def run(self, name, read):
         self.reads[name] = read
         node = self.genome.by_name[name]
-        if mixes_units(node):
-            units = [self.unit_of.get((node.inputs[0], c)) for c in range(read.shape[1])]
-            one = read.new_ones(())
-            factors = torch.stack([one if u is None else self.factors[u[0]][u[1]] for u in units])
-            read = read * factors.view(-1, *[1] * (read.dim() - 2))
-        made = self.model.get_submodule(name)(read)
+        change = partial(self.gate, node) if mixes_units(node) else lambda read: read
+        module = self.model.get_submodule(name)
+        made = layer_output(module, node.op, read, change) if is_maker(node) else module(read)
         layer, t = self.switches.get(name, (None, 0))
         return made if layer is None else (1 - t) * made + t * self.reads[layer]
+
+    def gate(self, node, read):
+        units = [self.unit_of.get((node.inputs[0], c)) for c in range(read.shape[1])]
+        one = read.new_ones(())
+        factors = torch.stack([one if u is None else self.factors[u[0]][u[1]] for u in units])
+        return read * factors.view(-1, *[1] * (read.dim() - 2))
 
 
 def changed_logits(model, genome, inputs, probe, changes):

@@ -2,17 +2,23 @@
 
 import copy
 from collections import deque
+from functools import partial
 from math import prod
+from typing import NamedTuple
 
 import torch
-from torch.nn import functional
+from msgspec.structs import replace
+from torch.nn.functional import conv1d, conv2d, linear
 from torch.utils.flop_counter import FlopCounterMode
 
 from evo_topo.edits import (
+    Binarise,
+    Debinarise,
     DownsampleEarlier,
     DownsampleLater,
     Factorise,
     PruneBranch,
+    PruneConnections,
     PruneLayer,
     PruneUnits,
     ShrinkKernel,
@@ -24,6 +30,47 @@ from evo_topo.inheritance import inherit
 from evo_topo.ops import Add, Concat, Conv, Flatten, Input, Linear, Multiply, Output, Scale, Select
 from evo_topo.phenotype import build
 from evo_topo.units import unit_table
+
+
+class Layer(NamedTuple):
+    """What a Conv or Linear holds."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    scale: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+
+
+def layer_output(module, op, read, change=lambda read: read):
+    """A Conv or Linear on `read`, from its weights; what these multiply passes `change` first."""
+    if not isinstance(module, torch.nn.Module | Layer):
+        return module(read)
+    weight = module.weight
+    if op.fan_in:
+        weight = torch.where(module.mask, weight, 0)
+    if op.binary:
+        read, weight = signs(read), signs(weight)
+    read = change(read)
+    if isinstance(op, Linear):
+        out = linear(read, weight)
+    else:
+        convolve = {1: conv1d, 2: conv2d}[len(op.kernel)]
+        out = convolve(read, weight, None, op.stride, op.padding, op.dilation, op.groups)
+    point = (-1,) + (1,) * (out.dim() - 2)
+    out = out * module.scale.view(point) if op.binary else out
+    return out if module.bias is None else out + module.bias.view(point)
+
+
+def signs(x):
+    """+1 or -1, with the slope of a hard tanh."""
+    hard = x.clamp(-1, 1)
+    return torch.where(x > 0, 1.0, -1.0).to(x) + (hard - hard.detach())
+
+
+def zeroed(channels, read):
+    read = read.clone()
+    read[:, channels] = 0
+    return read
 
 
 def evaluate_nodes(model, genome, inputs, dead=frozenset(), bypassed=None, known=None, changed=None):
@@ -59,12 +106,13 @@ def evaluate_nodes(model, genome, inputs, dead=frozenset(), bypassed=None, known
                 value = node.op.factor * reads[0] + node.op.offset
             case Output():
                 value = reads[0]
+            case Conv() | Linear():
+                mixes = isinstance(node.op, Linear) or node.op.groups == 1
+                channels = range(reads[0].shape[1]) if mixes else ()
+                gone = [c for c in channels if (node.inputs[0], c) in dead]
+                value = layer_output(model.get_submodule(node.name), node.op, reads[0], partial(zeroed, gone))
             case _:
-                read = reads[0]
-                if isinstance(node.op, Linear) or getattr(node.op, "groups", 0) == 1:
-                    read = read.clone()
-                    read[:, [c for c in range(read.shape[1]) if (node.inputs[0], c) in dead]] = 0
-                value = model.get_submodule(node.name)(read)
+                value = model.get_submodule(node.name)(reads[0])
         source = (bypassed or {}).get(node.name)
         values[node.name] = value if source is None else values[source]
     return values
@@ -100,6 +148,11 @@ def expected_output(model, genome, edit, inputs):
     if isinstance(edit, PruneLayer):
         end = layer_chain(genome, edit.layer)[-1]
         return forward(model, genome, inputs, bypassed={end: genome.by_name[edit.layer].inputs[0]})
+    if isinstance(edit, PruneConnections | Binarise | Debinarise):
+        module, op = model.get_submodule(edit.layer), genome.by_name[edit.layer].op
+        change = {PruneConnections: thinned, Binarise: binarised, Debinarise: debinarised}[type(edit)]
+        layer = partial(layer_output, *change(module, op, edit))
+        return forward(model, genome, inputs, changed={edit.layer: layer})
     if isinstance(edit, ShrinkKernel):
         return forward(without_border_taps(model, edit.conv), genome, inputs)
     if isinstance(edit, PruneBranch):
@@ -115,6 +168,29 @@ def expected_output(model, genome, edit, inputs):
         between = inherit(model, genome, edit.first)
         return expected_output(between, edit.first.apply(genome), edit.second, inputs)
     raise NotImplementedError(f"say what a child of {type(edit).__name__} computes")
+
+
+def thinned(module, op, edit):
+    """A layer without the smallest weights of each unit."""
+    mask = module.mask.clone() if op.fan_in else torch.ones_like(module.weight, dtype=torch.bool)
+    for weights, present in zip(module.weight.flatten(1), mask.flatten(1), strict=True):
+        there = [i for i in range(len(weights)) if present[i]]
+        for i in sorted(there, key=lambda i, weights=weights: abs(weights[i].item()))[: edit.count]:
+            present[i] = False
+    return Layer(module.weight, module.bias, mask=mask), replace(op, fan_in=1)
+
+
+def binarised(module, op, edit):
+    """A real layer with the signs of its weights, and their mean size as scale."""
+    scale = torch.stack([row.abs().sum() / row.numel() for row in module.weight])
+    return Layer(module.weight, module.bias, scale), replace(op, binary=True)
+
+
+def debinarised(module, op, edit):
+    """A binary layer that reads numbers rather than their signs."""
+    rows = zip(module.weight, module.scale, strict=True)
+    weight = torch.stack([torch.where(row > 0, scale, -scale) for row, scale in rows])
+    return Layer(weight, module.bias), replace(op, binary=False)
 
 
 def without_border_taps(model, conv):
@@ -153,16 +229,9 @@ def forward_with_moved_stride(model, genome, edit, inputs):
     stride = model.get_submodule(giver).stride
 
     def convolution(name, thin):
-        module = model.get_submodule(name)
-        convolve = functional.conv1d if module.weight.dim() == 3 else functional.conv2d
-
-        def compute(read):
-            full = convolve(
-                read, module.weight, module.bias, 1, module.padding, module.dilation, module.groups
-            )
-            return full[(..., *[slice(None, None, s) for s in stride])] if thin else full
-
-        return compute
+        op = genome.by_name[name].op
+        full = partial(layer_output, model.get_submodule(name), replace(op, stride=(1,) * len(stride)))
+        return lambda read: full(read)[(..., *[slice(None, None, s if thin else 1) for s in stride])]
 
     changed = {name: convolution(name, earlier) for name in region.makers}
     changed |= {name: convolution(name, not earlier) for name in region.readers}
@@ -285,7 +354,7 @@ def randomised(genome, seed=0):
             value.uniform_(0.5, 2, generator=generator)
         elif value.dim() == 1:
             value.copy_(0.3 * torch.randn(value.shape, generator=generator) + name.endswith("weight"))
-        elif value.dim() > 1:
+        elif value.dim() > 1 and value.is_floating_point():
             value.mul_(3**0.5)
     return model
 

@@ -8,6 +8,7 @@ from typing import get_args
 
 from hypothesis import assume
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from evo_topo.edits import KINDS, legal_edits, random_edit
 from evo_topo.genome import Genome, Node
@@ -97,15 +98,6 @@ def resnet(widths=(16, 32, 64), blocks=3, side=32):
                 x = net.add(Norm(), net.conv(x, width, 1, stride=stride))
             x = net.relu(net.add(Add(), x, y))
     return net.end(x, 10)
-
-
-def versatile(width=6):
-    """A network in which every kind of edit has a site."""
-    net = Sketch(3, 8, 8)
-    x = net.unit(net.unit(net.input, width), width, stride=(2, 2))
-    y = net.add(Norm(), net.conv(net.unit(x, width), width))
-    x = net.relu(net.add(Add(), x, y))
-    return net.end(net.unit(net.unit(x, width, stride=(2, 2)), width), 10)
 
 
 def dense():
@@ -240,6 +232,40 @@ def partly_fixed():
     return net.end(net.add(Add(), net.add(Concat(), net.input, y), z))
 
 
+def sparse():
+    """Sparse layers of every kind, each reading what a sparse layer makes."""
+    net = Sketch(2, 4, 4)
+    x = net.unit(net.input, 4, fan_in=5)
+    y = net.unit(net.unit(x, 4, groups=4, fan_in=4), 4, 1, fan_in=2)
+    z = net.unit(net.add(Add(), x, y), 4, groups=2, fan_in=11, bias=True)
+    hidden = net.add(Linear(5, fan_in=7), net.flat(net.add(Pool((2, 2)), z)))
+    return net.finish(net.add(Linear(3, fan_in=4), net.relu(hidden)))
+
+
+def binary():
+    """Binary layers of every kind, with and without a bias, and a residual connection around one."""
+    net = Sketch(2, 4, 4)
+    x = net.unit(net.input, 4)
+    x = net.add(Add(), x, net.unit(x, 4, binary=True))
+    y = net.unit(x, 5, stride=(2, 2), bias=True, binary=True)
+    z = net.unit(y, 10, groups=5, binary=True)
+    hidden = net.add(Norm(), net.add(Linear(6, binary=True), net.flat(z)))
+    return net.finish(net.linear(net.add(Linear(5, bias=False, binary=True), hidden), 3))
+
+
+def versatile(width=6):
+    """A residual network in which every kind of edit has a site: one layer of it is sparse, one binary."""
+    net = Sketch(3, 8, 8)
+    x = net.unit(net.unit(net.input, width), width, stride=(2, 2))
+    y = net.add(Norm(), net.conv(net.unit(x, width, fan_in=9), width))
+    x = net.relu(net.add(Add(), x, y))
+    return net.end(net.unit(net.unit(x, width, stride=(2, 2)), width, binary=True), 10)
+
+
+def replace_op(node, **settings):
+    return Node(node.name, replace(node.op, **settings), node.inputs)
+
+
 def strided():
     """A stride on both readers of a sum, between pixelwise nodes, and one that was taken earlier."""
     net = Sketch(2, 8, 8)
@@ -305,6 +331,8 @@ EXAMPLES = {
         flat_tied,
         flat_unequal,
         partly_fixed,
+        sparse,
+        binary,
         strided,
         versatile,
     )
@@ -325,6 +353,21 @@ def genomes(draw, dims=None, max_steps=8):
         flat = len(net.shapes[read]) == 1
         draw(st.sampled_from(_ANYWHERE + (_ON_FEATURES if flat else _ON_MAPS)))(draw, net, read)
     return net.finish(net.linear(_gathered(draw, net), draw(st.integers(2, 3))))
+
+
+@st.composite
+def marked_genomes(draw):
+    """Genomes of any topology in which each layer may be sparse or binary."""
+    genome = draw(genomes())
+    return Genome(tuple([draw(_marks(genome, node)) for node in genome.nodes]))
+
+
+def _marks(genome, node):
+    if not isinstance(node.op, Conv | Linear):
+        return st.just(node)
+    dense = node.op.dense_fan_in(genome.shapes[node.inputs[0]][0])
+    fan_ins = [replace_op(node, fan_in=n) for n in {1, dense // 2, dense - 1} if 0 < n < dense]
+    return st.sampled_from([node, replace_op(node, binary=True), *fan_ins])
 
 
 def _gathered(draw, net):
@@ -457,7 +500,7 @@ _ON_MAPS = (_convolve, _convolve, _group, _group, _pool, _pad, _gate, _flatten)
 def genome_edits(draw, kind=None, of=None):
     """Pairs of a genome and an edit (of the given kind) that applies to it."""
     examples = examples_with(kind)
-    genome = draw(of or st.one_of(genomes(), st.sampled_from(examples)))
+    genome = draw(of or st.one_of(genomes(), marked_genomes(), st.sampled_from(examples)))
     kinds = KINDS if kind is None else (kind,)
     if of is None and next(legal_edits(genome, kinds), None) is None:
         genome = draw(st.sampled_from(examples))

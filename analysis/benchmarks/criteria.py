@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from analysis.calibration import spearman
 from analysis.common import ACCENT, GREY, PALE, save_figure, styled
 from analysis.table import format_table
+from evo_topo.curvature import Curvature
 from evo_topo.datasets import DatasetError, load_dataset
 from evo_topo.genome import Genome
 from evo_topo.phenotype import build
@@ -44,7 +45,6 @@ from evo_topo.saliency import (
     norm_scale,
     obd_saliency,
 )
-from evo_topo.saliency.obd import Curvature
 from evo_topo.task import Task
 from evo_topo.training import Diverged, evaluate, train
 from populations.config import PresetName

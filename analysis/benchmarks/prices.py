@@ -31,7 +31,7 @@ from analysis.benchmarks.criteria import Machine, Subject, this_machine
 from analysis.calibration import spearman
 from analysis.table import format_table
 from evo_topo.datasets import DatasetError, load_dataset
-from evo_topo.edits import KINDS, AnyEdit, EditError, PruneUnits, SplitUnits, Trade, legal_edits
+from evo_topo.edits import STRUCTURAL_KINDS, AnyEdit, EditError, PruneUnits, SplitUnits, Trade, legal_edits
 from evo_topo.genome import Genome
 from evo_topo.inheritance import Probe, inherit
 from evo_topo.phenotype import build
@@ -52,7 +52,7 @@ NETWORKS: dict[NetworkName, tuple[DataName, Callable[[], Genome]]] = {
     "plain": ("fashion-mnist", PRESETS["fashion-mnist"].founder),
     "residual": ("fashion-mnist", lambda: residual_net((1, 28, 28), 10, (16, 32, 64), 1)),
 }
-SITES = tuple(kind for kind in KINDS if kind is not Trade)
+SITES = tuple(kind for kind in STRUCTURAL_KINDS if kind is not Trade)
 
 
 class KindInfo(Struct, frozen=True):

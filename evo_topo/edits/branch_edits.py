@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from evo_topo.edits.base import Edit, EditError, RandomSource
+from evo_topo.edits.connection_edits import reading_other_channels
 from evo_topo.edits.layer_edits import layer_chain
 from evo_topo.edits.surgery import child_of, fresh_number, inserted, node_of, reading, without_unread
 from evo_topo.genome import Genome, Node
@@ -46,12 +47,14 @@ class PruneBranch(Edit, frozen=True, tag="prune_branch"):
     def apply(self, genome: Genome) -> Genome:
         node = self._checked(genome)
         left = self._left(node)
-        self.channel_map(genome)  # refuses where the channels of a Concat cannot go
+        origins = self.channel_map(genome)  # refuses where the channels of a Concat cannot go
         if len(left) > 1:
             thinner = Node(node.name, node.op, left)
             nodes = [thinner if old is node else old for old in genome.nodes]
         else:
             nodes = [reading(old, {node.name: left[0]}) for old in genome.nodes if old is not node]
+        if origins:
+            nodes = [_reading_fewer(genome, node, origins) for node in nodes]
         child = child_of(without_unread(nodes), self)
         shape = child.shapes[self._after(node)]
         if not isinstance(node.op, Concat) and shape != genome.shapes[node.name]:
@@ -204,6 +207,15 @@ class SplitBranch(Edit, frozen=True, tag="split_branch"):
     def describe(self) -> str:
         path = f"{self.kernel}-tap path" if self.kernel else "skip"
         return f"add {path} from {self.source} to {self.target}"
+
+
+def _reading_fewer(genome: Genome, node: Node, origins: dict[str, list[int]]) -> Node:
+    """A node of the child with as many connections as what it reads has room for."""
+    if not isinstance(node.op, Conv | Linear):
+        return node
+    source = genome.by_name[node.name].inputs[0]
+    op = reading_other_channels(node.op, node.op, genome.shapes[source][0], len(origins[source]))
+    return Node(node.name, op, node.inputs)
 
 
 def _nearest_alike(genome: Genome, layer: Node, target: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import get_args
 import msgspec
 
 from evo_topo.edits.base import EditError, RandomSource, shuffled
-from evo_topo.edits.kinds import SingleEdit
+from evo_topo.edits.kinds import WEIGHT_KINDS, SingleEdit
 from evo_topo.edits.layer_edits import PruneLayer, SplitLayer
 from evo_topo.edits.trade import Trade
 from evo_topo.genome import Genome
@@ -18,6 +18,9 @@ AnyEdit = SingleEdit | Trade
 
 KINDS: tuple[type[AnyEdit], ...] = get_args(AnyEdit)
 """Every kind of edit."""
+
+STRUCTURAL_KINDS = tuple([kind for kind in KINDS if kind not in WEIGHT_KINDS])
+"""The kinds that leave dense layers of real weights dense and real: what is listed and drawn by default."""
 
 _decoder: msgspec.json.Decoder[AnyEdit] = msgspec.json.Decoder(AnyEdit)
 
@@ -34,8 +37,12 @@ def edit_from_json(text: str | bytes) -> AnyEdit:
         raise EditError(f"not an edit: {error}") from None
 
 
-def legal_edits(genome: Genome, kinds: Sequence[type[AnyEdit]] = KINDS) -> Iterator[AnyEdit]:
+def legal_edits(genome: Genome, kinds: Sequence[type[AnyEdit]] = STRUCTURAL_KINDS) -> Iterator[AnyEdit]:
     """Every edit that applies, lazily: one per kind and site, unit edits with one unit each.
+
+    By default those of `STRUCTURAL_KINDS`: the descendants of a dense network of real weights are so too, and
+    their `count_flops` is what torch's ``FlopCounterMode`` counts. Edits that make layers sparse or binary
+    are offered with ``kinds=KINDS``.
 
     Args:
         genome: The parent.
@@ -51,13 +58,16 @@ def legal_layer_edits(genome: Genome) -> Iterator[PruneLayer | SplitLayer]:
     yield from SplitLayer.legal(genome)
 
 
-def random_edit(genome: Genome, rng: RandomSource, kinds: Sequence[type[AnyEdit]] = KINDS) -> AnyEdit:
+def random_edit(
+    genome: Genome, rng: RandomSource, kinds: Sequence[type[AnyEdit]] = STRUCTURAL_KINDS
+) -> AnyEdit:
     """Draws a kind of edit, a site and a size, each uniformly (sizes up to half of a group).
 
     Args:
         genome: The parent.
         rng: Source of uniform numbers: ``random.Random`` or a NumPy ``Generator``.
-        kinds: Kinds to draw from.
+        kinds: Kinds to draw from. By default none that makes a layer sparse or binary, as in `legal_edits`;
+            ``kinds=KINDS`` draws from all.
 
     Raises:
         EditError: When no edit applies to this genome.

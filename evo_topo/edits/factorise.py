@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from evo_topo.cost import count_flops
 from evo_topo.edits.base import Edit, EditError, RandomSource, applies, shuffled
-from evo_topo.edits.surgery import child_of, fresh_number, node_of, substituted
+from evo_topo.edits.surgery import check_plain, child_of, fresh_number, node_of, substituted
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import Concat, Conv, Linear
 
@@ -28,6 +28,8 @@ class Factorise(Edit, frozen=True, tag="factorise"):
     - ``separable``: depthwise k, then 1x1 (Howard et al. 2017); the rank is 1 per input channel.
     - ``fire``: 1x1 to `rank` channels, then 1x1 for the first half of the outputs and k for the
       others, side by side (Iandola et al. 2016, without the activations between).
+
+    Sparse and binary layers are refused.
 
     Attributes:
         layer: Name of the Conv or Linear.
@@ -80,9 +82,11 @@ class Factorise(Edit, frozen=True, tag="factorise"):
 
     def _check(self, genome: Genome) -> None:
         """Refuses layers that have no such factors."""
-        op = node_of(genome, self.layer).op
+        node = node_of(genome, self.layer)
+        op = node.op
         if not isinstance(op, Conv | Linear) or (isinstance(op, Conv) and op.groups > 1):
             raise EditError(f"{self.layer!r} is no Linear and no Conv without groups: it has no factors")
+        check_plain(node)
         if isinstance(op, Linear) and self.form != "reduce":
             raise EditError(f"{self.layer!r} is a Linear: its form must be 'reduce', not {self.form!r}")
         if isinstance(op, Conv) and self.form in ("separable", "fire"):

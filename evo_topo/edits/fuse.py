@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import msgspec
 
 from evo_topo.edits.base import Edit, EditError
-from evo_topo.edits.surgery import child_of, fresh_number, node_of, reading
+from evo_topo.edits.surgery import check_plain, child_of, fresh_number, node_of, reading
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import MAX_EXTENT, Add, Conv, Linear, Norm
 
@@ -22,6 +22,7 @@ class Fuse(Edit, frozen=True, tag="fuse"):
     - Two convolutions that read the same and that one Add alone reads.
 
     The Norm is folded with its running statistics, so the function is kept in evaluation mode.
+    Sparse and binary layers are refused.
 
     Attributes:
         first: Name of the Conv or Linear.
@@ -62,6 +63,8 @@ class Fuse(Edit, frozen=True, tag="fuse"):
         first, second = node_of(genome, self.first), node_of(genome, self.second)
         if not isinstance(first.op, Conv | Linear):
             raise EditError(f"{self.first!r} is no Conv or Linear: nothing can be fused into it")
+        for node in (first, second):
+            check_plain(node)
         number = fresh_number(genome, ("conv", "linear"))
         if self.is_parallel(genome):
             op: Conv | Linear = _parallel(genome, first, second)

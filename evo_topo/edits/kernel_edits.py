@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import msgspec
 
 from evo_topo.edits.base import Edit, EditError
-from evo_topo.edits.surgery import conv_of, with_ops
+from evo_topo.edits.surgery import check_plain, conv_of, with_ops
 from evo_topo.genome import Genome
 from evo_topo.ops import MAX_EXTENT, Conv
 
@@ -16,13 +16,14 @@ from evo_topo.ops import MAX_EXTENT, Conv
 class ShrinkKernel(Edit, frozen=True, tag="shrink_kernel"):
     """Drops the border taps of a convolution: 5 to 3, 3 to 1; the padding follows.
 
-    Every extent of three or more loses two taps.
+    Every extent of three or more loses two taps. Sparse and binary layers are refused.
     """
 
     conv: str
 
     def apply(self, genome: Genome) -> Genome:
-        _, op = conv_of(genome, self.conv)
+        node, op = conv_of(genome, self.conv)
+        check_plain(node)
         fewer = [2 if k >= 3 else 0 for k in op.kernel]
         padding = [p - n // 2 * d for p, n, d in zip(op.padding, fewer, op.dilation, strict=True)]
         if not any(fewer):
@@ -49,7 +50,8 @@ class ShrinkKernel(Edit, frozen=True, tag="shrink_kernel"):
 class GrowKernel(Edit, frozen=True, tag="grow_kernel"):
     """Adds border taps of weight zero to a convolution: 1 to 3, 3 to 5; the padding follows.
 
-    Every extent gains two taps along which the new ones would reach the map that is read.
+    Every extent gains two taps along which the new ones would reach the map that is read. Sparse and binary
+    layers are refused; a binary weight is never zero.
     """
 
     conv: str
@@ -57,6 +59,7 @@ class GrowKernel(Edit, frozen=True, tag="grow_kernel"):
 
     def apply(self, genome: Genome) -> Genome:
         node, op = conv_of(genome, self.conv)
+        check_plain(node)
         sizes = genome.shapes[node.inputs[0]][1:]
         # the outer taps of a window in the middle lie d (k + 1) / 2 from its centre
         reach = [d * (k + 1) < 2 * n for n, k, d in zip(sizes, op.kernel, op.dilation, strict=True)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from evo_topo.edits.add_units import AddUnits
 from evo_topo.edits.branch_edits import PruneBranch, SplitBranch
+from evo_topo.edits.connection_edits import GrowConnections, PruneConnections
 from evo_topo.edits.factorise import Factorise
 from evo_topo.edits.fuse import Fuse
 from evo_topo.edits.kernel_edits import GrowKernel, ShrinkKernel
 from evo_topo.edits.layer_edits import PruneLayer, SplitLayer
+from evo_topo.edits.precision_edits import Binarise, Debinarise
 from evo_topo.edits.resolution_edits import DownsampleEarlier, DownsampleLater
 from evo_topo.edits.unit_edits import PruneUnits, SplitUnits
 
@@ -25,6 +27,10 @@ SingleEdit = (
     | Fuse
     | DownsampleEarlier
     | DownsampleLater
+    | PruneConnections
+    | GrowConnections
+    | Binarise
+    | Debinarise
 )
 """Every kind of edit that is not made of others."""
 
@@ -36,7 +42,7 @@ PRUNES: tuple[type[SingleEdit], ...] = (
     Factorise,
     DownsampleEarlier,
 )
-"""Kinds that save operations."""
+"""Kinds that save operations, as torch counts them."""
 
 GROWTHS: tuple[type[SingleEdit], ...] = (
     AddUnits,
@@ -46,4 +52,7 @@ GROWTHS: tuple[type[SingleEdit], ...] = (
     GrowKernel,
     DownsampleLater,
 )
-"""Kinds that add operations; all but the last keep the function."""
+"""Kinds that add operations, as torch counts them; all but the last keep the function."""
+
+WEIGHT_KINDS: tuple[type[SingleEdit], ...] = (PruneConnections, GrowConnections, Binarise, Debinarise)
+"""Kinds that make layers sparse or binary, or dense and real again."""

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Self
 from msgspec import Meta
 
 from evo_topo.edits.base import Edit, EditError, applies
-from evo_topo.edits.surgery import child_of, fresh_number, inserted, is_roomy, node_of, reading
+from evo_topo.edits.surgery import child_of, fresh_number, inserted, is_roomy, layer_of, node_of, reading
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import MAX_ELEMENTS, Activation, Conv, Linear, Norm
 
@@ -123,9 +123,7 @@ def layer_chain(genome: Genome, layer: str) -> list[str]:
     Raises:
         EditError: When there is no such Conv or Linear.
     """
-    node = genome.by_name.get(layer)
-    if node is None or not isinstance(node.op, Conv | Linear):
-        raise EditError(f"there is no Conv or Linear node {layer!r}")
+    layer_of(genome, layer)
     chain = [layer]
     for kind in (Norm, Activation):
         readers = genome.readers[chain[-1]]

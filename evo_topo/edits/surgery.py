@@ -7,7 +7,7 @@ from math import prod
 
 from evo_topo.edits.base import Edit, EditError
 from evo_topo.genome import MAX_NODES, Genome, GenomeError, Node, once_per_genome
-from evo_topo.ops import MAX_CHANNELS, MAX_ELEMENTS, MAX_WIDTH, AnyOp, Conv, Output
+from evo_topo.ops import MAX_CHANNELS, MAX_ELEMENTS, MAX_WIDTH, AnyOp, Conv, Linear, Output, is_plain
 from evo_topo.units import is_maker
 
 
@@ -33,6 +33,20 @@ def conv_of(genome: Genome, name: str) -> tuple[Node, Conv]:
     if node is None or not isinstance(node.op, Conv):
         raise EditError(f"there is no Conv node {name!r}")
     return node, node.op
+
+
+def layer_of(genome: Genome, name: str) -> tuple[Node, Conv | Linear]:
+    """The Conv or Linear of that name; an `EditError` where there is none."""
+    node = genome.by_name.get(name)
+    if node is None or not isinstance(node.op, Conv | Linear):
+        raise EditError(f"there is no Conv or Linear node {name!r}")
+    return node, node.op
+
+
+def check_plain(node: Node) -> None:
+    """Refuses, by an `EditError`, sparse and binary layers, whose taps and factors are not any numbers."""
+    if not is_plain(node.op):
+        raise EditError(f"{node.name!r} is sparse or binary: grow all its connections, or make it real first")
 
 
 def with_ops(genome: Genome, ops: Mapping[str, AnyOp], edit: Edit) -> Genome:

@@ -68,7 +68,7 @@ class Trade(Edit, frozen=True, tag="trade"):
                 edit = _drawn_to_match(growth, child, saved, rng)
                 if edit is not None and cls(prune, edit)._is_balanced(genome, child):
                     return cls(prune, edit)
-        return None
+        return next(cls.candidates(genome), None)  # few sizes match in a small network
 
     def _is_balanced(self, genome: Genome, between: Genome) -> bool:
         """Whether the child is another genome of about the same FLOPs."""

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Annotated, ClassVar, Self
 
-import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from evo_topo.edits.base import Edit, EditError, RandomSource, applies, shuffled
+from evo_topo.edits.connection_edits import reading_other_channels
 from evo_topo.edits.surgery import is_roomy, with_ops
 from evo_topo.genome import Genome
 from evo_topo.ops import AnyOp, Conv, Linear, Select
@@ -85,8 +86,8 @@ class SplitUnits(Edit, frozen=True, tag="split_units"):
             for unit in twice:
                 if not group.splittable[unit]:
                     raise EditError(
-                        f"unit {unit} of {group.name!r} cannot be split: its copies "
-                        "would not stay aligned with the channels tied to it"
+                        f"unit {unit} of {group.name!r} cannot be split: its copies would not stay aligned "
+                        "with the channels tied to it, or share the weights of a binary layer that reads it"
                     )
             repeated[group.name] = [unit for unit in range(group.width) for _ in range(1 + (unit in twice))]
         return repeated
@@ -150,19 +151,22 @@ def with_units(genome: Genome, edit: Edit) -> Genome:
     ops: dict[str, AnyOp] = {}
     for node in genome.nodes:
         op = node.op
-        if isinstance(op, Linear):
-            ops[node.name] = Linear(len(origins[node.name]), op.bias)
-        elif isinstance(op, Conv):
-            source = node.inputs[0]
-            groups = op.groups
-            if groups > 1:  # its blocks keep their size, their number follows the units
-                groups = len(origins[source]) * groups // genome.shapes[source][0]
-            width = len(origins[node.name])
-            ops[node.name] = msgspec.structs.replace(op, out_channels=width, groups=groups)
+        if isinstance(op, Conv | Linear):
+            read, before = len(origins[node.inputs[0]]), genome.shapes[node.inputs[0]][0]
+            wide = _with_widths(op, len(origins[node.name]), read, before)
+            ops[node.name] = reading_other_channels(op, wide, before, read)
         elif isinstance(op, Select):
             chosen = [channel for _, channel in selected_channels(op, origins[node.inputs[0]])]
             ops[node.name] = Select(tuple(chosen))
     return with_ops(genome, ops, edit)
+
+
+def _with_widths(op: Conv | Linear, made: int, read: int, read_before: int) -> Conv | Linear:
+    if isinstance(op, Linear):
+        return replace(op, out_features=made)
+    # The blocks of a grouped convolution keep their size, their number follows the units.
+    groups = op.groups if op.groups == 1 else read * op.groups // read_before
+    return replace(op, out_channels=made, groups=groups)
 
 
 def _describe_units(verb: str, units: UnitSets) -> str:

@@ -31,6 +31,7 @@ from evo_topo.ops import (
     Norm,
     Pool,
     Shape,
+    is_plain,
 )
 from evo_topo.phenotype import in_mode
 from evo_topo.units import NEW, mixes_units, unit_table
@@ -54,7 +55,7 @@ def direct_new_units(
     child_model: nn.Module,
     readings: Mapping[str, Reading],
 ) -> None:
-    """Sets the incoming weights of new units in place, where a layer without groups makes them.
+    """Sets the incoming weights of new units in place, where a dense real layer without groups makes them.
 
     Args:
         model: The parent's network.
@@ -69,7 +70,7 @@ def direct_new_units(
     for maker in unit_table(genome).groups[edit.group].makers:
         node = genome.by_name[maker]
         new = [at for at, origin in enumerate(channels[maker]) if origin == NEW]
-        if not mixes_units(node) or not new:
+        if not mixes_units(node) or not is_plain(node.op) or not new:
             continue
         patches = _patches(node, readings[maker].value)
         residual = edit.directions == "tiny"

@@ -47,12 +47,15 @@ class Gathering(NamedTuple):
         Args:
             parent: The parent's, (rows,), (rows, columns, *taps) or a scalar, which is kept.
             fresh: A new one of the child's shape: rows from nowhere stay as they are there. Columns
-                from nowhere are zero.
+                from nowhere are zero. A mask (bool) has no shares, and is set in columns from nowhere.
         """
         value = self._placed(parent, fresh)
-        if value.dim() > 1 and self.columns is not None and not _keeps_all(self.columns, parent.shape[1]):
-            value = _along(value, 1, _shares(self.columns, self.first_share))
-        return value
+        if value.dim() < 2 or self.columns is None or _keeps_all(self.columns, parent.shape[1]):
+            return value
+        if value.dtype == torch.bool:
+            new = torch.tensor([column == NEW for column in self.columns], device=value.device)
+            return value | new.view(-1, *[1] * (value.dim() - 2))
+        return _along(value, 1, _shares(self.columns, self.first_share))
 
     def moment(self, parent: Tensor, fresh: Tensor, power: int) -> Tensor:
         """The child's average of gradients to a power, which is zero for new parameters.

@@ -31,7 +31,8 @@ def inherit_optimizer_state(
 
     What a kept parameter has, it keeps; what is new has moments of zero. A copy of a unit takes a share of
     the outgoing weights, so its incoming ones have that share of the gradient, and of its average.
-    Parameters of new nodes start without state, as the optimiser itself would start them.
+    Parameters of new nodes start without state, as the optimiser itself would start them. Masked weights have
+    moments of zero, or they would not stay zero themselves.
 
     Args:
         optimizer: Of the parent's network, after some steps.
@@ -56,13 +57,20 @@ def inherit_optimizer_state(
             f"the optimiser keeps {', '.join(sorted(unknown))}; expected only "
             f"{', '.join(_POWERS)} and step, as SGD and Adam do"
         )
-    found = _inherited(states, genome, edit)
+    found, masks = _inherited(states, genome, edit), dict(child_model.named_buffers())
     for name, parameter in child_model.named_parameters():
         if name in found:
+            mask = masks.get(f"{name.removesuffix('weight')}mask")
             child_optimizer.state[parameter] = {
-                key: value.to(parameter.device) if key in _POWERS and value is not None else value
+                key: _on(parameter, value, mask) if key in _POWERS and value is not None else value
                 for key, value in found[name].items()
             }
+
+
+def _on(parameter: Tensor, moment: Tensor, mask: Tensor | None) -> Tensor:
+    """A moment beside its parameter, zero where that is masked."""
+    moment = moment.to(parameter.device)
+    return moment if mask is None else moment.masked_fill(~mask, 0)
 
 
 def _inherited(states: _States, genome: Genome, edit: AnyEdit) -> _States:

@@ -16,7 +16,8 @@ def settle_norms(model: nn.Module, new: Mapping[str, Sequence[int] | None], inpu
     """Sets the statistics of BatchNorm layers from data, one after the other, in place.
 
     Scale and shift of a whole new layer follow its statistics such that in evaluation mode it computes
-    what it did, and nearly so in training mode. New channels of an old layer are normalised.
+    what it did, and nearly so in training mode. New channels of an old layer are normalised. The shift is a
+    hair smaller than that, so that no rounding lifts a ReLU's zero, whose sign a binary layer may read.
 
     Args:
         model: The network.
@@ -36,7 +37,8 @@ def settle_norm(norm: nn.Module, read: Tensor, channels: Sequence[int] | None) -
     variance, mean = torch.var_mean(read.transpose(0, 1).flatten(1), 1, correction=0)
     if channels is None:
         gain = norm.weight / (norm.running_var + norm.eps).sqrt()
-        norm.bias.copy_(norm.bias + gain * (mean - norm.running_mean))
+        shift = gain * (mean - norm.running_mean)
+        norm.bias.copy_(norm.bias + shift - 8 * torch.finfo(shift.dtype).eps * shift.abs())
         norm.weight.copy_(gain * (variance + norm.eps).sqrt())
     at = slice(None) if channels is None else list(channels)
     norm.running_mean[at] = mean[at]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from evo_topo.edits import AnyEdit
 from evo_topo.genome import Genome, Node
-from evo_topo.inheritance import inherit_some
+from evo_topo.inheritance import Probe, inherit_some
 from evo_topo.ops import Input
 from evo_topo.phenotype import node_value
 from evo_topo.saliency.gates import GateProbe
@@ -86,18 +86,19 @@ class LocalChange:
         model: The parent's network.
         genome: The parent's genome.
         edit: A local edit, which has a joint.
+        probe: Examples that say which connections a layer keeps, where that is asked.
 
     Attributes:
         joint: The parent's node whose value changes.
     """
 
-    def __init__(self, model: nn.Module, genome: Genome, edit: AnyEdit) -> None:
+    def __init__(self, model: nn.Module, genome: Genome, edit: AnyEdit, probe: Probe | None = None) -> None:
         joint = edit.joint(genome)
         assert joint is not None
         self.joint, self._after = joint
         child = edit.apply(genome)
         self._nodes = nodes_towards(child, [self._after], in_common(genome, child))
-        self._modules = inherit_some(model, genome, edit, child, self._nodes)
+        self._modules = inherit_some(model, genome, edit, child, self._nodes, probe)
 
     @torch.no_grad()
     def differences(self, values: Values) -> Iterator[tuple[str, Tensor]]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from evo_topo.edits import PruneLayer, layer_chain, legal_layer_edits
 from evo_topo.genome import Genome
-from evo_topo.phenotype import in_mode
+from evo_topo.phenotype import hook_reads, in_mode
 from evo_topo.units import mixes_units, unit_table
 
 
@@ -66,8 +66,7 @@ class GateProbe:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             for name in self._places:
-                module = self.model.get_submodule(name)
-                stack.enter_context(module.register_forward_pre_hook(self._keep_read(name)))
+                stack.enter_context(hook_reads(self.model, name, self._keep_read(name)))
             for layer in self.layer_columns:
                 end = layer_chain(self.genome, layer)[-1]
                 first, last = self.model.get_submodule(layer), self.model.get_submodule(end)
@@ -87,8 +86,8 @@ class GateProbe:
 
     # A view is a new node of the autograd graph: its gradient is that of this read alone.
     def _keep_read(self, name: str):  # type: ignore[no-untyped-def]
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
-            self._reads[name] = args[0].view_as(args[0])
+        def hook(read: Tensor) -> Tensor:
+            self._reads[name] = read.view_as(read)
             return self._reads[name]
 
         return hook
@@ -153,7 +152,7 @@ def _sum_space(a: Tensor, b: Tensor) -> Tensor:
 
 @contextmanager
 def masked(model: nn.Module, genome: Genome, units: dict[str, list[int]]) -> Iterator[None]:
-    """Within the context, the given units are zero wherever a node reads them.
+    """Within the context, the given units (or their signs, for a binary layer) are zero where they are read.
 
     Args:
         model: Network of `genome`.
@@ -168,14 +167,13 @@ def masked(model: nn.Module, genome: Genome, units: dict[str, list[int]]) -> Ite
                 continue
             channels = [c for c, member in enumerate(members[node.inputs[0]]) if member in gone]
             if channels:
-                hook = _zero_channels(channels)
-                stack.enter_context(model.get_submodule(node.name).register_forward_pre_hook(hook))
+                stack.enter_context(hook_reads(model, node.name, _zero_channels(channels)))
         yield
 
 
 def _zero_channels(channels: list[int]):  # type: ignore[no-untyped-def]
-    def hook(_: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
-        read = args[0].clone()
+    def hook(read: Tensor) -> Tensor:
+        read = read.clone()
         read[:, channels] = 0
         return read
 

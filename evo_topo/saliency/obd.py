@@ -15,15 +15,14 @@ is never formed: everything asked of it is a product of ``D`` with a vector.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from evo_topo.curvature import Curvature, hessian_root
 from evo_topo.genome import Genome
 from evo_topo.saliency.gates import GateProbe
-
-Curvature = Literal["exact", "sampled"]
 
 
 class GateStatistics(NamedTuple):
@@ -126,26 +125,6 @@ def _condensed(tables: list[Tensor]) -> Tensor:
     """One table with the same ``D^T D``, by a QR decomposition where rows are many."""
     table = torch.cat(tables)
     return torch.linalg.qr(table, mode="r").R if len(table) > 2 * table.shape[1] else table
-
-
-def hessian_root(
-    log_p: Tensor, curvature: Curvature, samples: int, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """Columns whose outer products sum (exactly, or in expectation) to the Hessian of the logits.
-
-    The Hessian of cross-entropy is ``diag(p) - p p^T = sum_c p_c (e_c - p)(e_c - p)^T``: either all
-    classes weighted by the root of their probability, or classes drawn with it.
-    """
-    p = log_p.exp()
-    if curvature == "exact":
-        for label in range(p.shape[1]):
-            column = -p
-            column[:, label] += 1
-            yield column * p[:, label : label + 1].sqrt()
-        return
-    for _ in range(samples):
-        drawn = torch.multinomial(p.cpu(), 1, generator=generator).to(p.device)
-        yield (p.scatter_add(1, drawn, -torch.ones_like(p[:, :1]))) * samples**-0.5
 
 
 def obd_saliency(

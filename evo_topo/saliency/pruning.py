@@ -8,11 +8,12 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from evo_topo.cost import count_macs
+from evo_topo.curvature import Curvature
 from evo_topo.edits import EditError, PruneUnits
 from evo_topo.genome import Genome
 from evo_topo.inheritance import inherit
 from evo_topo.saliency.joint import cheapest_units
-from evo_topo.saliency.obd import Curvature, GateStatistics, cautious_saliency, gate_statistics
+from evo_topo.saliency.obd import GateStatistics, cautious_saliency, gate_statistics
 from evo_topo.saliency.reconstruction import reconstruct
 from evo_topo.units import channel_origins, unit_table
 

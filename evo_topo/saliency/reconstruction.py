@@ -17,7 +17,7 @@ from torch.fx import GraphModule
 
 from evo_topo.edits import SingleEdit
 from evo_topo.genome import Genome, Node
-from evo_topo.ops import Input, Norm
+from evo_topo.ops import Input, Norm, is_plain
 from evo_topo.phenotype import in_mode, node_value
 from evo_topo.saliency.changes import in_common
 from evo_topo.units import mixes_units
@@ -42,8 +42,9 @@ def reconstruct(
 
     Each Conv (but grouped ones) and Linear behind the change that has a counterpart in the parent, and the
     last factor of a factorised layer, solves ``min |X w - z|^2 + damping |w - w_0|^2`` with its inputs X in
-    the child, the parent's pre-activations z and the inherited weights w_0. BatchNorm statistics become those
-    of the child. All activations of a few layers are held at once, for all examples.
+    the child, the parent's pre-activations z and the inherited weights w_0. Sparse and binary layers keep
+    what they inherit, for theirs are not any weights. BatchNorm statistics become those of the child. All
+    activations of a few layers are held at once, for all examples.
 
     Args:
         child_model: Network of ``edit.apply(genome)`` with any inherited weights.
@@ -74,7 +75,8 @@ def reconstruct(
             if node.name not in common and target is not None:
                 rows = channels.get(node.name, range(target.shape[1]))
                 width, *extents = child.shapes[node.name]
-                if mixes_units(node) and (len(rows), *extents) == (width, *target.shape[2:]):
+                is_refit = mixes_units(node) and is_plain(node.op)
+                if is_refit and (len(rows), *extents) == (width, *target.shape[2:]):
                     layer, read = child_model.get_submodule(node.name), after.read(node)
                     _refit(layer, read, target, rows, _has_free_mean(child, node), generator)
                 elif isinstance(node.op, Norm):

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from evo_topo.cost import count_flops
+from evo_topo.curvature import Curvature
 from evo_topo.edits import (
     AddUnits,
     AnyEdit,
     EditError,
+    GrowConnections,
     GrowKernel,
     PruneLayer,
     PruneUnits,
@@ -33,14 +35,15 @@ from evo_topo.prices import PricedEdit
 from evo_topo.saliency.ablation import mean_loss
 from evo_topo.saliency.changes import ChangeProbe, LocalChange, along
 from evo_topo.saliency.growth import Growth
-from evo_topo.saliency.obd import Curvature, DerivativeSums, GateStatistics, loss_seeds, set_saliency
+from evo_topo.saliency.obd import DerivativeSums, GateStatistics, loss_seeds, set_saliency
 
 MEASURED_SHARE = 0.25
 """Of the examples, those on which edits without a joint are measured."""
 READING_SHARE = 0.125
-"""Of the examples, those from which new units take their directions; all are held at once."""
+"""Of the examples, those from which new units take their directions, and the diagonal of OBD by which
+connections are chosen; all are held at once."""
 
-GROWN = (AddUnits, SplitLayer, SplitBranch, GrowKernel)
+GROWN = (AddUnits, SplitLayer, SplitBranch, GrowKernel, GrowConnections)
 """Kinds whose new parameters start without effect."""
 
 
@@ -68,6 +71,7 @@ def price(
     Criteria of the records:
 
     - ``obd``: quadratic prediction, for prunes of units, interactions included, and all edits with a joint.
+      Connections are chosen by the diagonal (LeCun et al. 1989), and priced with their interactions.
     - ``gauss-newton``: nothing is lost; new parameters promise what the best step along their
       Kronecker-factored Gauss-Newton direction gives.
     - ``saliency``: nothing is lost; a split of units promises minus their OBD saliency, which ranks splits
@@ -112,12 +116,12 @@ def price_with_gates(
     """Gate statistics and prices of edits from the same pass; arguments as in `price`."""
     wanted = list(edits)
     parts = dict.fromkeys(part for edit in wanted for part in _parts(genome, edit))
-    local = {e: LocalChange(model, genome, e) for e in parts if _is_local(genome, e)}
     probe = Probe(inputs, targets)
     few = probe.first(max(1, round(MEASURED_SHARE * len(inputs))))
     needs_readings = any(isinstance(e, AddUnits) and e.directions != "random" for e in parts)
     seen = probe.first(max(1, round(READING_SHARE * len(inputs))))
     readings = layer_readings(model, genome, seen) if needs_readings else {}
+    local = {e: LocalChange(model, genome, e, seen) for e in parts if _is_local(genome, e)}
     grown: dict[AnyEdit, Growth] = {
         e: Growth(model, genome, e, readings) for e in parts if isinstance(e, GROWN)
     }

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from evo_topo.curvature import Curvature, hessian_root
 from evo_topo.phenotype import in_mode
-from evo_topo.saliency.obd import Curvature, hessian_root
 
 
 def ggn_diagonal(

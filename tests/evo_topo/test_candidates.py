@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evo_topo.candidates import PRICED_ONE_BY_ONE, candidate_edits
-from evo_topo.edits import Fuse
+from evo_topo.edits import STRUCTURAL_KINDS, Fuse
 from tests.strategies import EXAMPLES, genomes, versatile
 
 
@@ -22,6 +22,7 @@ def test_every_kind_has_its_turn():
     genome = versatile()
     found = {type(edit) for edit in candidate_edits(genome, random.Random(0), 3 * len(PRICED_ONE_BY_ONE))}
     assert found == set(PRICED_ONE_BY_ONE) - {Fuse}  # folding a Norm saves nothing that is counted
+    assert found <= set(STRUCTURAL_KINDS)  # genomes stay dense and real
 
 
 @pytest.mark.parametrize("name", ["small_resnet", "dense"])

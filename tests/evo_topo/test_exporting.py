@@ -24,7 +24,9 @@ def network(name):
     return genome, randomised(genome).float()
 
 
-@pytest.mark.parametrize("name", ["squeeze_excitation", "selected", "vector_gate", "one_dimensional"])
+@pytest.mark.parametrize(
+    "name", ["squeeze_excitation", "selected", "vector_gate", "one_dimensional", "versatile"]
+)
 def test_every_form_computes_what_the_network_does(name, tmp_path):
     genome, model = network(name)
     exported = export(genome, model, tmp_path / "out")

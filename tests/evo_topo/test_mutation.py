@@ -344,7 +344,7 @@ def priced(*edits, genome, loss_change=0.0, promise=0.0):
 
 def test_structural_prunes_compete_by_predicted_loss_per_flop():
     genome = versatile()
-    cheap, dear = ShrinkKernel("conv4"), ShrinkKernel("conv7")
+    cheap, dear = ShrinkKernel("conv4"), ShrinkKernel("conv10")
     edits = priced(cheap, genome=genome, loss_change=0.1) + priced(dear, genome=genome, loss_change=10.0)
     prices = Prices("test", {}, {}, edits=edits)
     counts = Counter(
@@ -357,7 +357,7 @@ def test_structural_prunes_compete_by_predicted_loss_per_flop():
 
 def test_growths_are_drawn_by_promise_per_flop_and_keep_their_price():
     genome = versatile()
-    good, bad = GrowKernel("conv4"), GrowKernel("conv7")
+    good, bad = GrowKernel("conv4"), GrowKernel("conv10")
     edits = priced(good, genome=genome, promise=-0.4) + priced(bad, genome=genome, promise=-0.02)
     found = proposals(genome, Prices("test", {}, {}, edits=edits), 300, growth=1)
     counts = Counter(p.edit for p in found)
@@ -382,7 +382,7 @@ def test_some_prunes_become_trades_of_about_the_same_flops():
 
 def test_the_calibration_decides_between_kinds():
     genome = versatile()
-    shrink, factorise = ShrinkKernel("conv4"), Factorise("conv7", "separable")
+    shrink, factorise = ShrinkKernel("conv4"), Factorise("conv10", "separable")
     edits = priced(shrink, factorise, genome=genome, loss_change=1.0)
     prices = Prices("test", {}, {}, edits=edits)
     recovers = Calibration({"factorise": Isotonic((0.0, 1.0), (0.0, 1e-3))})

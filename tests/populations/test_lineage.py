@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from evo_topo.edits import KINDS
+from evo_topo.edits import STRUCTURAL_KINDS
 from evo_topo.prices import Prices, UnitPrices
 from populations.individual import Individual, Outcome
 from populations.lineage import DATABASE, Lineage, LineageError, line_of_descent, load_run, replay
@@ -28,7 +28,7 @@ def test_round_trip_is_exact(run: tuple[Path, list[Individual]]) -> None:
     assert any(not individual.is_alive for individual in loaded)
     kinds = {type(individual.edit) for individual in loaded}
     assert type(None) in kinds
-    assert len(kinds) > len(KINDS) / 2
+    assert len(kinds) > len(STRUCTURAL_KINDS) / 2
     assert load_run(str(folder)) == loaded
 
 

@@ -1,24 +1,30 @@
 """What every kind of edit keeps: a new kind enters by being in `AnyEdit`, with a line in `reference.py`."""
 
 import copy
+import math
 from itertools import islice
+from math import prod
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evo_topo.cost import activation_bytes, count_flops, count_params
+from evo_topo.cost import activation_bytes, count_macs, count_params
 from evo_topo.edits import (
     KINDS,
     AddUnits,
+    Binarise,
+    Debinarise,
     DownsampleEarlier,
     DownsampleLater,
     EditError,
     Factorise,
     Fuse,
+    GrowConnections,
     GrowKernel,
     PruneBranch,
+    PruneConnections,
     PruneLayer,
     PruneUnits,
     ShrinkKernel,
@@ -32,7 +38,7 @@ from evo_topo.edits import (
 )
 from evo_topo.genome import Genome, Node
 from evo_topo.inheritance import inherit
-from evo_topo.ops import Activation, Add, Concat, GlobalPool, Linear
+from evo_topo.ops import Activation, Add, Concat, Conv, GlobalPool, Linear
 from evo_topo.phenotype import build
 from evo_topo.units import NEW, unit_table
 from tests.reference import (
@@ -148,7 +154,30 @@ def test_child_model_is_the_child_genome_and_costs_what_it_says(kind, data):
         name: value.shape for name, value in fresh.items()
     }
     assert sum(p.numel() for p in child_model.parameters()) == count_params(child)
-    assert counted_flops(child, child_model) == count_flops(child)
+    assert torch_macs(child, child_model) == count_macs(child)
+    for node in child.nodes:
+        if getattr(node.op, "fan_in", None):
+            check_mask(child_model.get_submodule(node.name), node.op.fan_in)
+
+
+def torch_macs(genome, model):
+    """MACs as torch counts them, but for those of sparse and binary layers, counted one by one."""
+    total = counted_flops(genome, model) // 2
+    for node in genome.nodes:
+        if isinstance(node.op, Conv | Linear):
+            layer, positions = model.get_submodule(node.name), prod(genome.shapes[node.name][1:])
+            dense = layer.weight.numel() * positions
+            if node.op.fan_in:
+                total += layer.mask.sum().item() * positions - dense
+            elif node.op.binary:
+                total += math.ceil(dense / 64) - dense
+    return total
+
+
+def check_mask(layer, fan_in):
+    assert layer.mask.dtype == torch.bool
+    assert set(layer.mask.flatten(1).sum(1).tolist()) == {fan_in}
+    assert not layer.weight[~layer.mask].any()
 
 
 @given(pair=genome_edits(PruneUnits))
@@ -287,11 +316,33 @@ ILLEGAL = {
     "unknown site": (narrow, SplitLayer("relu9"), "no node 'relu9'"),
     "even kernel": (narrow, SplitLayer("activation2", 2), "kernel must be odd, from 1 to 31, got 2"),
     "kernel below 1": (narrow, SplitLayer("activation2", -1), "kernel must be odd, from 1 to 31, got -1"),
+    "thin unknown": (narrow, PruneConnections("relu2"), "no Conv or Linear node 'relu2'"),
+    "thin to nothing": (narrow, PruneConnections("conv1", 18), "from 1 to all but one can go, not 18"),
+    "thin by less": (narrow, PruneConnections("conv1", -1), "18 connections per unit.*not -1"),
+    "thin binary": (versatile, PruneConnections("conv17"), "'conv17' is binary: its weights are never zero"),
+    "grow dense": (narrow, GrowConnections("conv1"), "0 masked connections per unit: 1 cannot come back"),
+    "grow too many": (versatile, GrowConnections("conv7", 46), "45 masked connections per unit: 46 cannot"),
+    "grow binary": (versatile, GrowConnections("conv17"), "'conv17' is binary"),
+    "binarise first": (narrow, Binarise("conv1"), "'conv1' reads the input or makes the class scores"),
+    "binarise last": (narrow, Binarise("linear7"), "'linear7' reads the input or makes the class scores"),
+    "binarise twice": (versatile, Binarise("conv17"), "'conv17' is binary already"),
+    "binarise sparse": (versatile, Binarise("conv7"), "'conv7' is sparse, and binary weights"),
+    "binarise unknown": (narrow, Binarise("conv9"), "no Conv or Linear node 'conv9'"),
+    "debinarise real": (narrow, Debinarise("conv1"), "'conv1' is not binary"),
+    "split what is read as signs": (
+        versatile,
+        SplitUnits((("conv14", (0,)),)),
+        "a binary layer that reads it",
+    ),
     "no relu": (narrow, SplitLayer("activation4"), "'activation4' is no ReLU"),
     "site is no activation": (narrow, SplitLayer("conv1"), "'conv1' is no ReLU"),
     "kernel of a relu": (narrow, ShrinkKernel("activation2"), "no Conv node 'activation2'"),
     "kernel of nothing": (narrow, GrowKernel("conv9"), "no Conv node 'conv9'"),
     "no border": (point, ShrinkKernel("conv1"), r"kernel \(1, 1\) of 'conv1' has no border taps"),
+    "shrink sparse": (versatile, ShrinkKernel("conv7"), "'conv7' is sparse or binary"),
+    "grow taps of signs": (versatile, GrowKernel("conv17"), "'conv17' is sparse or binary"),
+    "factors of signs": (versatile, Factorise("conv17", "reduce"), "'conv17' is sparse or binary"),
+    "fuse sparse": (versatile, Fuse("conv7", "norm8"), "'conv7' is sparse or binary"),
     "no padding": (valid, ShrinkKernel("conv1"), r"'conv1' has padding \(0, 0\)"),
     "units of nowhere": (narrow, AddUnits("conv9"), "no unit group 'conv9'"),
     "no new units": (narrow, AddUnits("conv1", 0), "number of new units must be from 1"),

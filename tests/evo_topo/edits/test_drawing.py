@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 
 from evo_topo.edits import (
     KINDS,
+    Binarise,
+    Debinarise,
     EditError,
+    GrowConnections,
+    PruneConnections,
     PruneLayer,
     PruneUnits,
     SplitLayer,
@@ -18,6 +22,7 @@ from evo_topo.edits import (
     legal_edits,
     random_edit,
 )
+from evo_topo.ops import is_plain
 from evo_topo.units import unit_table
 from tests.strategies import EXAMPLES, Sketch, genomes, resnet, versatile
 
@@ -38,8 +43,9 @@ def test_legal_edits_are_all_that_apply(name):
         for unit in range(group.width)
         for kind in (PruneUnits, SplitUnits)
     ]
-    sites += [PruneLayer(node.name) for node in genome.nodes]
-    legal = legal_edits(genome, (PruneUnits, SplitUnits, PruneLayer))
+    whole = (PruneLayer, PruneConnections, GrowConnections, Binarise, Debinarise)
+    sites += [kind(node.name) for node in genome.nodes for kind in whole]
+    legal = legal_edits(genome, (PruneUnits, SplitUnits, *whole))
     assert set(legal) == {edit for edit in sites if applies(edit, genome)}
 
 
@@ -71,9 +77,21 @@ def test_legal_edits_are_lazy(monkeypatch):
         list(legal_edits(genome))
 
 
+@given(genome=genomes(), seed=st.integers(0, 99))
+def test_by_default_dense_real_networks_stay_so(genome, seed):
+    edits = list(legal_edits(genome))
+    kinds = {type(edit) for edit in legal_edits(genome, KINDS)}
+    weighted = {PruneConnections, GrowConnections, Binarise, Debinarise}
+    assert {type(edit) for edit in edits} == kinds - weighted
+    if edits:
+        edits.append(random_edit(genome, random.Random(seed)))
+    for edit in edits:
+        assert all(is_plain(node.op) for node in edit.apply(genome).nodes)
+
+
 @given(genome=genomes())
 def test_kinds_of_legal_edits_can_be_chosen(genome):
-    edits = list(legal_edits(genome))
+    edits = list(legal_edits(genome, KINDS))
     for kind in KINDS:
         assert list(legal_edits(genome, (kind,))) == [edit for edit in edits if type(edit) is kind]
     kinds = {type(edit) for edit in edits}
@@ -104,15 +122,21 @@ def test_random_edits_apply_and_repeat_themselves(source, genome):
 
 def test_random_edits_are_of_every_kind_and_size():
     genome, rng = versatile(8), random.Random(0)
-    kinds = Counter(type(random_edit(genome, rng)) for _ in range(600))
+    kinds = Counter(type(random_edit(genome, rng, KINDS)) for _ in range(800))
     assert set(kinds) == set(KINDS)
-    assert min(kinds.values()) > 600 / len(kinds) / 2
-    edits = [random_edit(genome, rng, (PruneUnits, SplitUnits)) for _ in range(200)]
+    assert min(kinds.values()) > 800 / len(kinds) / 2
+    some = (PruneUnits, SplitUnits, PruneConnections, GrowConnections)
+    edits = [random_edit(genome, rng, some) for _ in range(800)]
     for kind in (PruneUnits, SplitUnits):
         drawn = [edit.units[0] for edit in edits if isinstance(edit, kind)]
         assert {len(units) for _, units in drawn} == {1, 2, 3, 4}
-        assert {group for group, _ in drawn} == set(unit_table(genome).groups)
+        groups = [g for g in unit_table(genome).groups.values() if kind is PruneUnits or any(g.splittable)]
+        assert {name for name, _ in drawn} == {group.name for group in groups}
         assert {unit for _, units in drawn for unit in units} == set(range(8))
+    for kind, layer, most in ((PruneConnections, "conv4", 71), (GrowConnections, "conv7", 63)):
+        counts = {edit.count for edit in edits if isinstance(edit, kind) and edit.layer == layer}
+        assert 1 <= min(counts) < most / 8
+        assert 3 / 8 * most < max(counts) <= 1 + most / 2
 
 
 GARBAGE = [
@@ -125,6 +149,10 @@ GARBAGE = [
     '{"edit": "prune_layer", "layer": null}',
     '{"edit": "prune_layer", "layer": "conv1", "more": 1}',
     '{"edit": "unheard_of"}',
+    '{"edit": "binarise", "layer": 3}',
+    '{"edit": "prune_connections", "layer": "conv1", "count": 0}',
+    '{"edit": "prune_connections", "layer": "conv1", "criterion": "apoz"}',
+    '{"edit": "grow_connections", "layer": "conv1", "count": 1e999}',
     '{"edit": "split_layer", "after": "relu1", "kernel": 99}',
     '{"edit": "split_layer", "after": "relu1", "kernel": NaN}',
     '{"edit": "prune_units", "units": [["conv1", [-1]]]}',

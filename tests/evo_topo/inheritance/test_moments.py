@@ -18,6 +18,7 @@ from evo_topo.edits import (
     legal_edits,
 )
 from evo_topo.inheritance import inherit, inherit_optimizer_state
+from evo_topo.masked import Masked
 from evo_topo.phenotype import build
 from tests.reference import random_inputs, randomised
 from tests.strategies import EXAMPLES, genome_edits, perceptron, versatile
@@ -66,7 +67,7 @@ def test_inherited_momentum_is_the_gradient_that_the_child_has(kind, data):
     child_model, optimizer = inherited(sgd, model, genome, edit)
     backward(child_model, edit.apply(genome))
     scale = float(max(p.grad.abs().max() for p in child_model.parameters()))
-    old = dict(model.named_parameters())
+    old, buffers = dict(model.named_parameters()), dict(child_model.named_buffers())
     for name, parameter in child_model.named_parameters():
         momentum, gradient = optimizer.state[parameter]["momentum_buffer"], parameter.grad.clone()
         if kind is GrowKernel:  # the border taps are new
@@ -75,6 +76,8 @@ def test_inherited_momentum_is_the_gradient_that_the_child_has(kind, data):
             kept = torch.zeros_like(gradient)
             kept[inner] = gradient[inner]
             gradient = kept
+        if name.removesuffix("weight") + "mask" in buffers:  # connections of weight zero are new
+            gradient = gradient * (parameter != 0)
         assert torch.allclose(momentum, gradient, rtol=1e-8, atol=1e-10 * scale)
 
 
@@ -142,6 +145,9 @@ def test_a_child_trains_on_with_what_it_inherits(kind, make):
     backward(child_model, child)
     optimizer.step()
     assert all(torch.isfinite(p).all() for p in child_model.parameters())
+    for layer in child_model.modules():
+        if isinstance(layer, Masked):
+            assert not layer.weight[~layer.mask].any()
 
 
 def test_new_layers_start_without_state():

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from evo_topo.edits import (
+    Binarise,
+    Debinarise,
     EditError,
     PruneLayer,
     PruneUnits,
@@ -178,3 +180,28 @@ def test_bypassing_a_branch_leaves_the_skip_connection():
     expected = model.get_submodule("linear7")(2 * hidden)
     assert relative_error(inherit(model, genome, edit)(inputs), expected) < 1e-12
     assert relative_error(forward(model, genome, inputs), expected) > 1e-3
+
+
+def test_an_inserted_layer_leaves_the_zeros_whose_signs_are_read():
+    net = Sketch(2, 6, 6)
+    site = net.unit(net.input, 8)
+    genome = net.end(net.unit(site, 8, binary=True))
+    model, probe = build(genome), random_inputs(genome, 64).float()
+    for _ in range(30):
+        model(probe)
+    model.eval()
+    child_model = inherit(model, genome, SplitLayer(site), probe_of(probe))
+    assert relative_error(child_model(probe), model(probe)) < 1e-5
+
+
+def test_signs_and_scale_are_those_of_the_real_weights_and_back():
+    genome = perceptron()
+    model = randomised(genome)
+    weight = model.get_submodule("linear3").weight.detach()
+    weight[0] *= 30  # latent weights are clipped, their scale is not
+    binary_model = inherit(model, genome, Binarise("linear3"))
+    layer = binary_model.get_submodule("linear3")
+    assert torch.equal(layer.weight, weight.clamp(-1, 1))
+    torch.testing.assert_close(layer.scale, weight.abs().mean(1))
+    back = inherit(binary_model, Binarise("linear3").apply(genome), Debinarise("linear3"))
+    torch.testing.assert_close(back.get_submodule("linear3").weight, weight.sign() * layer.scale[:, None])

@@ -3,13 +3,25 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from evo_topo.datasets import load_dataset
 from evo_topo.ops import Norm
+from evo_topo.phenotype import build
 from evo_topo.prices import Prices
-from evo_topo.saliency import GateProbe, LabelGradients, apoz, magnitude, magnitude_prices, norm_scale
+from evo_topo.recipe import Recipe
+from evo_topo.saliency import (
+    GateProbe,
+    LabelGradients,
+    ablation,
+    apoz,
+    magnitude,
+    magnitude_prices,
+    norm_scale,
+)
+from evo_topo.training import train
 from evo_topo.units import mixes_units, unit_table
 from tests.gated import changed_logits
 from tests.reference import evaluate_nodes, random_inputs, randomised
-from tests.strategies import EXAMPLES
+from tests.strategies import EXAMPLES, Sketch
 
 
 def units_of(genome):
@@ -116,3 +128,24 @@ def test_magnitude_prices_sum_relative_magnitudes(name):
     assert prices.layers == {
         layer: genome.shapes[layer][0] for layer in GateProbe(model, genome).layer_columns
     }
+
+
+def test_the_units_that_apoz_finds_silent_can_go():
+    """A quarter of a ReLU network without BatchNorm, as in Network Trimming (Hu et al. 2016)."""
+    task = load_dataset("digits")
+    net = Sketch(1, 8, 8)
+    hidden = net.relu(net.linear(net.flat(net.input), 64))
+    genome = net.finish(net.linear(net.relu(net.linear(hidden, 64)), 10))
+    model = build(genome, seed=1)
+    train(model, task, Recipe(examples=6000, batch_size=32, learning_rate=0.05), seed=1)
+    importance = apoz(model, genome, task.normalise(task.train.inputs[:300]))
+    judged = task.normalise(task.validation.inputs), task.validation.targets
+
+    def cost(scores):
+        quarter = {group: values.argsort()[: len(values) // 4].tolist() for group, values in scores.items()}
+        return ablation(model, genome, quarter, *judged)
+
+    generator = torch.Generator().manual_seed(0)
+    by_chance = [cost({group: torch.rand(64, generator=generator) for group in importance}) for _ in range(9)]
+    assert cost(importance) < min(by_chance) / 2
+    assert cost({group: -values for group, values in importance.items()}) > 10 * cost(importance)

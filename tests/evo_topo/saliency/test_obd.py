@@ -6,6 +6,7 @@ from hypothesis import given
 from torch.autograd.functional import hessian, jacobian
 from torch.nn.functional import cross_entropy, one_hot
 
+from evo_topo.curvature import hessian_root
 from evo_topo.saliency import (
     GateProbe,
     brute_force,
@@ -14,7 +15,6 @@ from evo_topo.saliency import (
     obd_saliency,
     set_saliency,
 )
-from evo_topo.saliency.obd import hessian_root
 from tests.gated import changed_logits, dense_jacobian
 from tests.reference import random_inputs, randomised, relative_error
 from tests.strategies import EXAMPLES, Sketch, genomes

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 
 from evo_topo.cost import count_macs
 from evo_topo.mutation import MOST_OF_GROUP, propose
@@ -11,15 +12,15 @@ from evo_topo.prices import JointOrder, Prices
 from evo_topo.saliency import (
     GateProbe,
     GateStatistics,
-    as_edit,
     cautious_saliency,
     gate_statistics,
     obd_prices,
     set_saliency,
 )
 from evo_topo.saliency.pricing import JOINT_ORDERS
+from evo_topo.saliency.pruning import as_edit
 from tests.reference import random_inputs, randomised
-from tests.strategies import EXAMPLES, genomes, resnet
+from tests.strategies import EXAMPLES, genomes, marked_genomes, resnet
 
 NAMES = ["small_resnet", "dense", "squeeze_excitation", "one_dimensional", "flat_tied", "partly_fixed"]
 
@@ -50,7 +51,7 @@ def test_in_a_group_each_next_unit_adds_least(genome):
         assert prices.layers[layer] == pytest.approx(alone.item(), rel=1e-4)
 
 
-@given(genomes())
+@given(st.one_of(genomes(), marked_genomes()))
 def test_every_head_of_a_joint_order_is_a_prune_at_the_price_of_its_set(genome):
     statistics = random_statistics(genome)
     joint = obd_prices(statistics, genome).joint

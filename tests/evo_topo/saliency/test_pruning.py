@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from evo_topo.cost import count_macs
 from evo_topo.edits import EditError, edit_from_json
 from evo_topo.genome import Genome
-from evo_topo.saliency import as_edit, cheapest_units, mean_loss, prune_to
-from evo_topo.saliency.pruning import composed
+from evo_topo.saliency import cheapest_units, mean_loss
+from evo_topo.saliency.pruning import as_edit, composed, prune_to
 from tests.evo_topo.saliency.test_joint import random_statistics
 from tests.reference import masked_forward, random_inputs, randomised, relative_error
 from tests.strategies import EXAMPLES, genomes

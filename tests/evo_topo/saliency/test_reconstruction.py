@@ -1,17 +1,19 @@
 import pytest
 import torch
 from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from evo_topo.edits import EditError, PruneUnits
 from evo_topo.inheritance import inherit
-from evo_topo.ops import Norm
+from evo_topo.ops import Norm, is_plain
 from evo_topo.saliency import reconstruct, reconstruction
 from evo_topo.saliency.changes import in_common
 from evo_topo.units import channel_origins, mixes_units, unit_table
 from tests.reference import evaluate_nodes, random_inputs, randomised, relative_error
-from tests.strategies import EXAMPLES, Sketch, genomes
+from tests.strategies import EXAMPLES, Sketch, genomes, marked_genomes
 
 NAMES = ["small_resnet", "dense", "squeeze_excitation", "one_dimensional", "flat_tied", "perceptron"]
+MARKED = ["sparse", "binary", "versatile"]
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +41,7 @@ def refit(genome, batch=20):
     return model, edit, inputs, child_model
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "versatile"])
 def test_every_layer_is_at_the_minimum_of_its_penalised_squares(name):
     """The gradient of the sum of squares, by autograd, is zero at the weights that were found."""
     genome = EXAMPLES[name]()
@@ -49,7 +51,7 @@ def test_every_layer_is_at_the_minimum_of_its_penalised_squares(name):
     theirs, ours = evaluate_nodes(model, genome, inputs), evaluate_nodes(child_model, child, inputs)
     checked = 0
     for node in child.nodes:
-        if not mixes_units(node):
+        if not mixes_units(node) or not is_plain(node.op):
             continue
         layer, read = child_model.get_submodule(node.name), ours[node.inputs[0]].detach()
         target = theirs[node.name][:, origins[node.name]].detach()
@@ -88,7 +90,22 @@ def patches(layer, read):
     return found.transpose(0, 1).flatten(1).T
 
 
-@given(genomes())
+@pytest.mark.parametrize("name", MARKED)
+def test_sparse_and_binary_layers_keep_what_they_inherit(name):
+    genome = EXAMPLES[name]()
+    model, edit, inputs, child_model = refit(genome)
+    before, kept = inherit(model, genome, edit), 0
+    for node in edit.apply(genome).nodes:
+        if not is_plain(node.op):
+            old, new = (m.get_submodule(node.name).state_dict() for m in (before, child_model))
+            assert old.keys() == new.keys()
+            assert all(torch.equal(new[key], old[key]) for key in old)
+            kept += 1
+    assert kept
+    assert not torch.equal(child_model(inputs), before(inputs))
+
+
+@given(st.one_of(genomes(), marked_genomes()))
 def test_norms_bear_the_statistics_of_the_child(genome):
     _, edit, inputs, child_model = refit(genome, 5)
     child = edit.apply(genome)

@@ -1,9 +1,11 @@
 """Prices of edits against explicit derivatives of the loss along what each edit changes."""
 
+from functools import partial
 from itertools import islice
 
 import pytest
 import torch
+from msgspec.structs import replace
 from torch.autograd.functional import jacobian
 from torch.nn.functional import cross_entropy
 
@@ -12,8 +14,10 @@ from evo_topo.edits import (
     KINDS,
     AddUnits,
     Factorise,
+    GrowConnections,
     GrowKernel,
     PruneBranch,
+    PruneConnections,
     PruneLayer,
     PruneUnits,
     ShrinkKernel,
@@ -29,7 +33,7 @@ from evo_topo.saliency import gate_statistics, mean_loss, price, set_saliency
 from evo_topo.saliency.changes import ChangeProbe, along
 from evo_topo.saliency.growth import Growth
 from evo_topo.saliency.obd import loss_seeds
-from tests.reference import evaluate_nodes, forward, random_inputs, randomised
+from tests.reference import Layer, evaluate_nodes, forward, layer_output, random_inputs, randomised
 from tests.strategies import EXAMPLES, Sketch, versatile
 
 NAMES = ["dense", "squeeze_excitation", "one_dimensional", "strided", "perceptron", "versatile"]
@@ -54,7 +58,8 @@ def quadratic(logits_of, targets):
 def change_at_joint(model, genome, edit, inputs):
     """The joint, its value, and the value that the whole inherited child has there."""
     before, after = edit.joint(genome)
-    child, child_model = edit.apply(genome), inherit(model, genome, edit)
+    probe = Probe(inputs[:1], torch.zeros(1, dtype=torch.long))  # an eighth of six; OBD asks for no labels
+    child, child_model = edit.apply(genome), inherit(model, genome, edit, probe)
     values = evaluate_nodes(model, genome, inputs)
     common = {}
     for node in child.nodes:
@@ -206,6 +211,46 @@ def test_new_units_promise_the_best_step_of_their_outgoing_weights(name, directi
         assert sum(r.square().mean().item() for r in roots) == pytest.approx(curve, rel=1e-6, abs=1e-14)
 
 
+SPARSE = [node.name for node in EXAMPLES["sparse"]().nodes if getattr(node.op, "fan_in", None)]
+
+
+@pytest.mark.parametrize("layer", SPARSE)
+def test_new_connections_promise_the_best_step_of_those_of_steepest_slope(layer):
+    genome = EXAMPLES["sparse"]()
+    model, (inputs, targets) = randomised(genome), examples_of(genome, 32)
+    edit = GrowConnections(layer)
+    growth = grown(model, genome, edit, inputs[:16], targets[:16])
+    ((_, new),) = growth._maps
+    child = inherit(model, genome, edit, Probe(inputs[:16], targets[:16])).get_submodule(layer)
+    parent = model.get_submodule(layer)
+    moves = new.weight != 0
+    gained = ~parent.mask & getattr(child, "mask", torch.tensor(True))  # no mask where all are there
+    alive = moves.flatten(1).any(1)  # of units that are never active all slopes are zero
+    assert alive.any()
+    assert torch.equal(moves[alive], gained[alive])
+    dense = replace(genome.by_name[layer].op, fan_in=None)
+
+    def logits(t):
+        nudged = Layer(parent.weight.detach() + t * new.weight, parent.bias)
+        changed = {layer: partial(layer_output, nudged, dense)}
+        return forward(model, genome, inputs[16:], changed=changed)
+
+    slope, curve = quadratic(logits, targets[16:])
+    (priced,) = price(model, genome, [edit], inputs, targets, "exact", share=1, batch_size=16)
+    assert priced.promise == pytest.approx(-0.5 * min(slope, 0) ** 2 / curve, rel=1e-6, abs=1e-12)
+    assert (priced.loss_change, priced.criterion) == (0.0, "gauss-newton")
+
+
+def test_connections_are_priced_as_those_that_the_criterion_chooses():
+    genome = versatile(8)
+    model, (inputs, targets) = randomised(genome), examples_of(genome, 16)
+    by_obd, by_size = edits = [PruneConnections("conv4", 36, criterion) for criterion in ("obd", "magnitude")]
+    cheap, dear = price(model, genome, edits, inputs, targets, "exact", share=1)
+    assert [cheap.edit, dear.edit] == [by_obd, by_size]
+    assert cheap.loss_change != dear.loss_change
+    assert cheap.flop_change == dear.flop_change == -2 * 8 * 36 * 16
+
+
 def test_one_new_parameter_promises_its_own_newton_step():
     net = Sketch(1, 4)
     x = net.relu(net.conv(net.input, 1, bias=True))
@@ -226,7 +271,7 @@ def test_one_new_parameter_promises_its_own_newton_step():
     assert priced.promise == pytest.approx(-0.5 * slope**2 / curve, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "sparse", "binary"])
 def test_every_edit_has_a_price(name):
     genome = EXAMPLES[name]()
     model, (inputs, targets) = randomised(genome), examples_of(genome, 8)

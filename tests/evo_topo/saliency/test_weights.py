@@ -1,3 +1,4 @@
+import copy
 import random
 
 import pytest
@@ -7,6 +8,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from analysis.calibration import spearman
+from evo_topo.datasets import load_dataset
 from evo_topo.saliency import ggn_diagonal, mean_loss, weight_obd
 from tests.reference import random_inputs, randomised, relative_error
 from tests.strategies import EXAMPLES, Sketch
@@ -113,3 +115,28 @@ def test_saliency_ranks_single_weights_as_their_removal_does(trained):
         sizes.append(abs(kept))
     assert spearman(predicted, [abs(change) for change in measured]) > 0.7
     assert spearman(predicted, measured) > max(0.3, spearman(sizes, measured))
+
+
+def test_removing_many_weights_by_saliency_hurts_least(trained):
+    model, _, inputs, _ = trained
+    task = load_dataset("digits")
+    judged = task.normalise(task.validation.inputs).double(), task.validation.targets
+    weights = {name: value for name, value in model.named_parameters() if value.dim() > 1}
+    saliency = weight_obd(model, inputs)
+    by_obd = torch.cat([saliency[name].flatten() for name in weights])
+    by_size = torch.cat([value.detach().abs().flatten() for value in weights.values()])
+    before = mean_loss(model, *judged)
+
+    def cost(scores, share):
+        """Loss increase without the given share of all weights, those of the smallest scores."""
+        gone = torch.zeros(len(scores), dtype=torch.bool)
+        gone[scores.argsort()[: int(share * len(scores))]] = True
+        thinned, parts = copy.deepcopy(model), gone.split([value.numel() for value in weights.values()])
+        for name, part in zip(weights, parts, strict=True):
+            thinned.get_parameter(name).data.view(-1)[part] = 0
+        return mean_loss(thinned, *judged) - before
+
+    generator = torch.Generator().manual_seed(0)
+    by_chance = [cost(torch.rand(len(by_obd), generator=generator), 0.5) for _ in range(5)]
+    assert cost(by_obd, 0.5) < min(by_chance) / 4
+    assert cost(by_obd, 0.3) < cost(by_size, 0.3)
