@@ -152,7 +152,8 @@ class _Choice(NamedTuple):
         Those that save far less than the target come last: loss rises faster than what is saved, so the
         smallest steps would always look best, and a search of many small steps does not get far.
         """
-        small, large = [], []
+        small: list[_Candidate] = []
+        large: list[_Candidate] = []
         for candidate in chain(self._unit_prunes(target), self._layer_prunes(), self._priced()):
             if candidate.size < 0:
                 (small if -candidate.size < target / 2 else large).append(candidate)

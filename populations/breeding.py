@@ -28,7 +28,6 @@ from populations.development import Order
 from populations.fitness import Member
 from populations.individual import Individual, Outcome
 
-
 TRIES = 8
 """Mutations that are drawn until one gives a network that is new to the run."""
 
