@@ -107,9 +107,7 @@ def further_training(parent: Individual, id: int, generation: int) -> Birth:  # 
     return Birth(id, generation, parent, None, parent.genome, None)
 
 
-def order_for(
-    birth: Birth, config: Config, run_dir: Path, examples: int, rate: float = 1.0, shrink: float = 1.0
-) -> Order:
+def order_for(birth: Birth, config: Config, run_dir: Path, examples: int, rate: float = 1.0) -> Order:
     """What a worker needs to develop a birth.
 
     Args:
@@ -118,7 +116,6 @@ def order_for(
         run_dir: Its folder.
         examples: Training examples that the child sees.
         rate: Its largest learning rate, as a share of the recipe's.
-        shrink: Factor of its inherited weights.
     """
     parent = birth.parent
     return Order(
@@ -134,7 +131,6 @@ def order_for(
         ),
         criterion=config.criterion,
         probe_examples=config.probe_examples,
-        shrink=shrink,
     )
 
 

@@ -68,9 +68,6 @@ class Config:
     polished: int = 6
     """Most survivors that are trained on after the last generation: those that span the front."""
 
-    polish_shrink: float = 1.0
-    """Factor of their weights before that; fresh ones make up for the rest, so that they learn on."""
-
     polish_share: float = 0.5
     """Share of a timed run that is left for them; they train for as long as it allows, at least as above."""
 
@@ -126,14 +123,7 @@ class Config:
         self._check("inherited_rate", 0 < self.inherited_rate <= 1, "above 0, at most 1")
         self._check("ceiling", self.ceiling is None or self.ceiling > 0, "a positive number")
         self._check("minutes", self.minutes is None or 0 < self.minutes < 1e6, "a positive number")
-        for name in (
-            "accuracy_floor",
-            "growth",
-            "train_on",
-            "example_exponent",
-            "polish_share",
-            "polish_shrink",
-        ):
+        for name in ("accuracy_floor", "growth", "train_on", "example_exponent", "polish_share"):
             self._check(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
 
     def _check(self, name: str, fine: bool, expected: str) -> None:

@@ -27,7 +27,6 @@ from evo_topo.mutation import random_prices
 from evo_topo.phenotype import build
 from evo_topo.prices import Prices
 from evo_topo.recipe import Recipe
-from evo_topo.restart import shrink_and_perturb
 from evo_topo.saliency import magnitude_prices, mean_loss, obd_prices, price_with_gates, reconstruct
 from evo_topo.task import Task, load_task
 from evo_topo.training import Diverged, evaluate, reestimate_batchnorm, train
@@ -58,7 +57,6 @@ class Order(Struct, frozen=True):
         recipe: How it trains.
         criterion: What prices its own mutations.
         probe_examples: Training examples on which they are priced.
-        shrink: Factor of the inherited weights before training, see `shrink_and_perturb`; 1 leaves them.
     """
 
     id: int
@@ -71,7 +69,6 @@ class Order(Struct, frozen=True):
     recipe: Recipe
     criterion: Criterion
     probe_examples: int
-    shrink: float = 1.0
 
     def read_outcome(self) -> Outcome | None:
         """The outcome that a worker left on disk, if it finished."""
@@ -120,8 +117,6 @@ def _develop(order: Order, device: torch.device, started: float) -> Outcome:
     task = shared_task(run_dir / DATA, str(device))
     probe = probe_split(task, order.probe_examples)
     genome, model, inherited, refit = _conceive(order, probe, device)
-    if order.shrink < 1:
-        shrink_and_perturb(model, genome, order.shrink, order.seed)
     result = train(model, task, order.recipe, order.seed, device)
     model.to(memory_format=torch.channels_last)  # a quarter faster on the CPU
     reestimate_batchnorm(model, task, order.recipe.calibration_examples, order.seed)

@@ -237,7 +237,7 @@ class Evolution:
         if not reference.read_outcome():
             self.crew.submit(reference)
         for birth in sorted(births, key=lambda birth: -count_flops(birth.genome)):
-            self._submit(birth, examples, shrink=self.config.polish_shrink)
+            self._submit(birth, examples)
         while self.crew.is_busy:
             self._wait(len(births), phase)
         self._select(generation, births, is_polish=True)
@@ -246,13 +246,13 @@ class Evolution:
         """The first id of a generation, whether some of its children are developed already or not."""
         return 1 + max(i.id for i in self.individuals.values() if i.generation < generation)
 
-    def _submit(self, birth: Birth, examples: int, rate: float = 1.0, shrink: float = 1.0) -> None:
+    def _submit(self, birth: Birth, examples: int, rate: float = 1.0) -> None:
         """Has a birth developed, unless the lineage holds it already."""
         stored = self.individuals.get(birth.id)
         if stored is None:
             self._underway[birth.id] = birth
             scaled = self._scaled(examples, birth.genome)
-            self.crew.submit(order_for(birth, self.config, self.lineage.run_dir, scaled, rate, shrink))
+            self.crew.submit(order_for(birth, self.config, self.lineage.run_dir, scaled, rate))
             return
         parent = None if birth.parent is None else birth.parent.id
         if (stored.parent, stored.edit) != (parent, birth.edit):
