@@ -141,7 +141,7 @@ class Evolution:
         return time.perf_counter() - self.begun
 
     def front(self) -> list[Individual]:
-        """The population's Pareto front by estimated accuracies on all validation examples, by rising FLOPs."""
+        """The Pareto front of the population by estimated accuracies on all examples, by rising FLOPs."""
         pairs, floor = self._estimated(), self.config.accuracy_floor
         able = [pair for pair in pairs if pair[1] >= floor] or pairs
         return [individual for individual, _ in pareto_front(able, _accuracy, _flops)]
