@@ -51,8 +51,8 @@ class Arguments:
     export: Optional[Path] = None
     """Export a network of this finished run, and stop."""
 
-    pick: str = "knee"
-    """Which network to export: knee (of the front), best (validation accuracy), or an id."""
+    pick: Optional[str] = None
+    """Which network to export: knee (of the front; None for this), best (validation accuracy), or an id."""
 
     to: Optional[Path] = None
     """Folder to export to; None for RUN/export/PICK."""
@@ -63,7 +63,9 @@ def main(argv: list[str]) -> int:
     try:
         arguments = parse(argv)
         if arguments.export is not None:
-            print_export(arguments.export, arguments.pick, arguments.to)
+            print_export(arguments.export, arguments.pick or "knee", arguments.to)
+        elif (arguments.pick, arguments.to) != (None, None):
+            raise ConfigError("export: --pick and --to say what to export; name the run with --export RUN")
         elif arguments.dry_run:
             print_plan(arguments)
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, wraps
 from math import prod
 from typing import Any, TypeVar
@@ -63,6 +63,11 @@ class Genome(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     def by_name(self) -> dict[str, Node]:
         """Nodes by name."""
         return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Place of each node in the order, by name."""
+        return {node.name: place for place, node in enumerate(self.nodes)}
 
     @cached_property
     def readers(self) -> dict[str, tuple[str, ...]]:
@@ -153,7 +158,7 @@ def _infer_shapes(nodes: tuple[Node, ...]) -> dict[str, Shape]:
         raise GenomeError(f"{len(nodes):,} nodes: at most {MAX_NODES:,} are allowed")
     shapes: dict[str, Shape] = {}
     for node in nodes:
-        name, op = node.name, node.op
+        name = node.name
         if not _NAME.fullmatch(name):
             raise GenomeError(
                 f"node {name[:80]!r}: a name is up to 64 lower-case letters, digits and underscores, "
@@ -161,23 +166,35 @@ def _infer_shapes(nodes: tuple[Node, ...]) -> dict[str, Shape]:
             )
         if name in shapes:
             raise GenomeError(f"node {name!r}: the name occurs twice")
-        fewest, most = op.num_inputs
-        if not fewest <= len(node.inputs) <= most:
-            raise GenomeError(
-                f"node {name!r}: {type(op).__name__} reads {fewest} to {most} inputs, got {len(node.inputs)}"
-            )
         try:
-            shape = op.infer(tuple([shapes[source] for source in node.inputs]))
+            shapes[name] = infer_shape(node, shapes)
         except KeyError as error:
             raise GenomeError(_unknown_input(nodes, name, error.args[0])) from None
-        except OpError as error:
-            raise GenomeError(f"node {name!r}: {error}") from None
-        if shape[0] > MAX_CHANNELS or prod(shape) > MAX_ELEMENTS:
-            raise GenomeError(
-                f"node {name!r}: output {shape} has over {MAX_CHANNELS} channels or {MAX_ELEMENTS} elements"
-            )
-        shapes[name] = shape
     return shapes
+
+
+def infer_shape(node: Node, shapes: Mapping[str, Shape]) -> Shape:
+    """Output shape of one node for one example, from those of what it reads.
+
+    Raises:
+        GenomeError: When it cannot read them, or its output is too large.
+        KeyError: When a node that it reads has no shape.
+    """
+    name, op = node.name, node.op
+    fewest, most = op.num_inputs
+    if not fewest <= len(node.inputs) <= most:
+        raise GenomeError(
+            f"node {name!r}: {type(op).__name__} reads {fewest} to {most} inputs, got {len(node.inputs)}"
+        )
+    try:
+        shape = op.infer(tuple([shapes[source] for source in node.inputs]))
+    except OpError as error:
+        raise GenomeError(f"node {name!r}: {error}") from None
+    if shape[0] > MAX_CHANNELS or prod(shape) > MAX_ELEMENTS:
+        raise GenomeError(
+            f"node {name!r}: output {shape} has over {MAX_CHANNELS} channels or {MAX_ELEMENTS} elements"
+        )
+    return shape
 
 
 def _unknown_input(nodes: tuple[Node, ...], name: str, source: str) -> str:

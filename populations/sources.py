@@ -20,6 +20,8 @@ from populations.config import ConfigError
 from populations.survivors import find_survivor
 
 State = dict[str, Tensor]
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+"""Heads of GoogLeNet and Inception that only their first training used."""
 
 
 class Founder(NamedTuple):
@@ -99,9 +101,11 @@ def _from_torchvision(name: str, input_shape: Shape, stored: State | None) -> Fo
         net = get_model(name, weights=None, **options)
     except ValueError as error:
         raise ConfigError(f"{error}; `torchvision.models.list_models()` names those there are") from None
-    is_torchvisions = stored is not None and stored.keys() == net.state_dict().keys()
+    own = net.state_dict()
+    if stored is not None:
+        stored = {key: value for key, value in stored.items() if not key.startswith(_AUXILIARY)}
+    is_torchvisions = stored is not None and stored.keys() == own.keys()
     if stored is not None and is_torchvisions:
-        own = net.state_dict()
         others = [len(value) for key, value in stored.items() if value.shape != own[key].shape]
         if others:  # it was made for another number of classes
             net = get_model(name, weights=None, num_classes=others[-1], **options)
@@ -110,6 +114,12 @@ def _from_torchvision(name: str, input_shape: Shape, stored: State | None) -> Fo
         except RuntimeError as error:
             raise ConfigError(f"the weights do not fit it: {error}") from None
     genome, model = from_module(net, (3, *input_shape[1:]))
+    if stored is not None and not is_torchvisions and stored.keys().isdisjoint(model.state_dict()):
+        lacking, surplus = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
+        raise ConfigError(
+            f"the weights are no state of it: they lack {', '.join(lacking[:3]) or 'nothing'}, "
+            f"and hold besides {', '.join(surplus[:3]) or 'nothing'}"
+        )
     return Founder(genome, dict(model.state_dict()) if is_torchvisions else None)
 
 

@@ -21,6 +21,15 @@ def test_snippets_run(number, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.strip()
 
 
+def test_searches_are_short():
+    own = README.partition("## Your own search")[2].partition("\n## ")[0]
+    searches = re.findall(r"```python\n(.*?)```", own, re.DOTALL)
+    assert len(searches) == 2
+    for search in searches:
+        assert sum(bool(line.strip()) for line in search.splitlines()) < 20
+        assert not re.search(r"deap|joblib", search)
+
+
 def test_pictures_exist():
     pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", README)
     assert pictures

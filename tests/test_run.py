@@ -35,6 +35,12 @@ def test_help_names_every_option_and_loads_no_torch():
     assert result.stdout.endswith("False\n")
 
 
+@pytest.mark.parametrize("option", ["--pick", "--to"])
+def test_what_to_export_needs_a_run(option, capsys):
+    assert run.main([option, "best"]) == 2
+    assert "name the run with --export RUN" in capsys.readouterr().err
+
+
 def test_a_whole_run_from_the_command_line(tmp_path):
     run_dir = tmp_path / "first"
     result = call("digits", *SMALL.split(), "--run-dir", run_dir)

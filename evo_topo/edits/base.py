@@ -75,7 +75,11 @@ class Edit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="edit"):
     @classmethod
     def legal(cls, genome: Genome) -> Iterator[Self]:
         """The edits of this kind that apply, lazily, one for each site."""
-        return (edit for edit in cls.candidates(genome) if applies(edit, genome))
+        return (edit for edit in cls.candidates(genome) if edit.is_legal(genome))
+
+    def is_legal(self, genome: Genome) -> bool:
+        """Whether it applies; edits of one place find out without a look at the whole network."""
+        return applies(self, genome)
 
     def varied(self, genome: Genome, rng: RandomSource) -> Self:
         """An edit of the same site whose size and other settings are drawn."""
@@ -86,7 +90,7 @@ class Edit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="edit"):
         """An edit of this kind that applies, of a random site and size; None where there is none."""
         for site in shuffled(list(cls.candidates(genome)), rng):
             for edit in (site.varied(genome, rng), site):
-                if applies(edit, genome):
+                if edit.is_legal(genome):
                     return edit
         return None
 

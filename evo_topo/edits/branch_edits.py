@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator
+from heapq import heappop, heappush
+from itertools import pairwise
 from typing import Annotated, ClassVar, Self
 
 import msgspec
 from msgspec import Meta
 
-from evo_topo.edits.base import Edit, EditError, RandomSource
+from evo_topo.edits.base import Edit, EditError, RandomSource, applies
 from evo_topo.edits.connection_edits import reading_other_channels
 from evo_topo.edits.layer_edits import layer_chain
-from evo_topo.edits.surgery import child_of, fresh_number, inserted, node_of, reading, without_unread
-from evo_topo.genome import Genome, Node
+from evo_topo.edits.surgery import (
+    child_of,
+    fitting,
+    fresh_number,
+    inserted,
+    node_of,
+    reading,
+    without_unread,
+)
+from evo_topo.genome import Genome, GenomeError, Node, infer_shape, once_per_genome
 from evo_topo.ops import (
     MAX_EXTENT,
     Activation,
@@ -25,6 +36,8 @@ from evo_topo.ops import (
     Multiply,
     Norm,
     Output,
+    Select,
+    Shape,
 )
 from evo_topo.units import is_maker, mixes_units, route_channels
 
@@ -79,6 +92,40 @@ class PruneBranch(Edit, frozen=True, tag="prune_branch"):
                 raise EditError(f"the channels that {self.node!r} would lose are tied in {reader.name!r}")
         return origins
 
+    def is_legal(self, genome: Genome) -> bool:
+        try:
+            return self._is_legal_nearby(genome)
+        except (EditError, GenomeError):
+            return False
+
+    def _is_legal_nearby(self, genome: Genome) -> bool:
+        """Whether it applies: looks as far as shapes change, and further only where channels are tied."""
+        node = self._checked(genome)
+        left = self._left(node)
+        if not _keeps_a_layer(genome):
+            return applies(self, genome)
+        if len(left) > 1:
+            after = infer_shape(Node(node.name, node.op, left), genome.shapes)
+        else:
+            after = genome.shapes[left[0]]
+        if not isinstance(node.op, Concat):
+            return after == genome.shapes[node.name]
+        changed = {node.name: after}
+        shapes = ChainMap(changed, genome.shapes)
+        waiting = [genome.positions[name] for name in genome.readers[node.name]]
+        while waiting:  # a heap: in node order
+            reader = genome.nodes[heappop(waiting)]
+            if reader.name in changed:
+                continue
+            if is_maker(reader) or reader.op.routing == "ties" or isinstance(reader.op, Select | Output):
+                if not mixes_units(reader):
+                    return applies(self, genome)
+                continue  # any number of channels can be read
+            changed[reader.name] = infer_shape(reader, shapes)
+            for name in genome.readers[reader.name]:
+                heappush(waiting, genome.positions[name])
+        return True
+
     def joint(self, genome: Genome) -> tuple[str, str] | None:
         self.apply(genome)
         node = genome.by_name[self.node]
@@ -132,21 +179,31 @@ class SplitBranch(Edit, frozen=True, tag="split_branch"):
     is_function_preserving: ClassVar[bool] = True
 
     def apply(self, genome: Genome) -> Genome:
+        return child_of(inserted(genome, self.target, self._checked(genome)), self)
+
+    def is_legal(self, genome: Genome) -> bool:
+        try:
+            return bool(self._checked(genome))
+        except EditError:
+            return False
+
+    def _checked(self, genome: Genome) -> list[Node]:
+        """The new nodes, after checking that they fit."""
         target = node_of(genome, self.target)
         node_of(genome, self.source)
-        order = [node.name for node in genome.nodes]
-        if order.index(self.source) >= order.index(self.target):
+        if genome.positions[self.source] >= genome.positions[self.target]:
             raise EditError(f"{self.source!r} is not listed before {self.target!r}")
         if isinstance(target.op, Output):
             raise EditError(f"{self.target!r} is the output: nothing reads it")
         if self.kernel not in (0, *range(1, 32, 2)):
             raise EditError(f"kernel must be 0 or odd, up to 31, got {self.kernel}")
         added = self._new_nodes(genome)
-        child = child_of(inserted(genome, self.target, added), self)
-        made, expected = child.shapes[added[-2].name], genome.shapes[self.target]
-        if made != expected:
-            raise EditError(f"the path from {self.source!r} makes {made}, but {self.target!r} {expected}")
-        return child
+        made, expected = fitting(genome, self.target, added), genome.shapes[self.target]
+        if made[added[-2].name] != expected:  # a sum would repeat it over the map
+            raise EditError(
+                f"the path from {self.source!r} makes {made[added[-2].name]}, but {self.target!r} {expected}"
+            )
+        return added
 
     def joint(self, genome: Genome) -> tuple[str, str]:
         self.apply(genome)
@@ -190,13 +247,16 @@ class SplitBranch(Edit, frozen=True, tag="split_branch"):
 
         Beside a layer without activation a convolution would only repeat what the layer can do.
         """
-        for node in genome.nodes:
+        last: dict[Shape, str] = {}  # the nearest node of each shape, not the Input
+        for before, node in pairwise(genome.nodes):
+            if not isinstance(before.op, Input):
+                last[genome.shapes[before.name]] = before.name
             if not isinstance(node.op, Conv | Linear):
                 continue
             source, end = node.inputs[0], layer_chain(genome, node.name)[-1]
             if any(isinstance(genome.by_name[name].op, Output) for name in genome.readers[end]):
                 continue
-            earlier = _nearest_alike(genome, node, end)
+            earlier = last.get(genome.shapes[end])
             if earlier is not None:
                 yield cls(earlier, end, 0)
             if isinstance(genome.by_name[end].op, Activation):
@@ -218,12 +278,10 @@ def _reading_fewer(genome: Genome, node: Node, origins: dict[str, list[int]]) ->
     return Node(node.name, op, node.inputs)
 
 
-def _nearest_alike(genome: Genome, layer: Node, target: str) -> str | None:
-    """The last node before a layer, not the Input, whose shape is the target's."""
-    found = None
-    for node in genome.nodes:
-        if node is layer:
-            return found
-        if genome.shapes[node.name] == genome.shapes[target] and not isinstance(node.op, Input):
-            found = node.name
-    return found
+@once_per_genome
+def _keeps_a_layer(genome: Genome) -> bool:
+    """Whether one layer makes the class scores: it is there whatever branch goes."""
+    node = next(node for node in genome.nodes if isinstance(node.op, Output))
+    while len(node.inputs) == 1 and not isinstance(node.op, Conv | Linear):
+        node = genome.by_name[node.inputs[0]]
+    return isinstance(node.op, Conv | Linear)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator
 from math import prod
 from typing import Annotated, Literal, Self, get_args
@@ -9,9 +10,9 @@ from typing import Annotated, Literal, Self, get_args
 import msgspec
 from msgspec import Meta
 
-from evo_topo.cost import count_flops
-from evo_topo.edits.base import Edit, EditError, RandomSource, applies, shuffled
-from evo_topo.edits.surgery import check_plain, child_of, fresh_number, node_of, substituted
+from evo_topo.cost import node_macs
+from evo_topo.edits.base import Edit, EditError, RandomSource, shuffled
+from evo_topo.edits.surgery import check_plain, child_of, fitting, fresh_number, node_of, substituted
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import Concat, Conv, Linear
 
@@ -114,10 +115,18 @@ class Factorise(Edit, frozen=True, tag="factorise"):
         """Up to twice the rank of the site, which is a quarter of the largest."""
         rank = 1 + int(rng.random() * self._largest_rank(genome) / 2)
         edit = msgspec.structs.replace(self, rank=rank)
-        return edit if edit._saves(genome) else self
+        return edit if edit.is_legal(genome) else self
 
-    def _saves(self, genome: Genome) -> bool:
-        return applies(self, genome) and count_flops(self.apply(genome)) < count_flops(genome)
+    def is_legal(self, genome: Genome) -> bool:
+        """Whether it applies and saves operations."""
+        try:
+            self._check(genome)
+            factors = self.factors(genome)
+            shapes = ChainMap(fitting(genome, self.layer, factors), genome.shapes)
+        except EditError:
+            return False
+        macs = sum([n.op.num_macs(tuple([shapes[i] for i in n.inputs]), shapes[n.name]) for n in factors])
+        return macs < node_macs(genome)[self.layer]
 
     @classmethod
     def candidates(cls, genome: Genome) -> Iterator[Self]:
@@ -129,15 +138,10 @@ class Factorise(Edit, frozen=True, tag="factorise"):
                     yield cls(node.name, form, max(1, site._largest_rank(genome) // 4))
 
     @classmethod
-    def legal(cls, genome: Genome) -> Iterator[Self]:
-        """The candidates that save operations."""
-        return (site for site in cls.candidates(genome) if site._saves(genome))
-
-    @classmethod
     def drawn(cls, genome: Genome, rng: RandomSource) -> Self | None:
         """A random one that saves operations."""
         sites = shuffled(list(cls.candidates(genome)), rng)
-        return next((site.varied(genome, rng) for site in sites if site._saves(genome)), None)
+        return next((site.varied(genome, rng) for site in sites if site.is_legal(genome)), None)
 
     def describe(self) -> str:
         rank = "" if self.form == "separable" else f", rank {self.rank}"

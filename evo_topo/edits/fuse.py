@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import msgspec
 
 from evo_topo.edits.base import Edit, EditError
-from evo_topo.edits.surgery import check_plain, child_of, fresh_number, node_of, reading
+from evo_topo.edits.surgery import check_plain, child_of, fitting, fresh_number, node_of, reading
 from evo_topo.genome import Genome, Node
 from evo_topo.ops import MAX_EXTENT, Add, Conv, Linear, Norm
 
@@ -75,6 +75,12 @@ class Fuse(Edit, frozen=True, tag="fuse"):
         else:
             op = _in_turn(first, second)
         return Node(f"{'conv' if isinstance(op, Conv) else 'linear'}{number}", op, first.inputs)
+
+    def is_legal(self, genome: Genome) -> bool:
+        try:
+            return bool(fitting(genome, self.second, [self.fused(genome)]))
+        except EditError:
+            return False
 
     def is_parallel(self, genome: Genome) -> bool:
         """Whether the two read the same, rather than the second the first."""

@@ -8,20 +8,46 @@ from typing import ClassVar, Self
 import msgspec
 
 from evo_topo.edits.base import Edit, EditError
-from evo_topo.edits.surgery import check_plain, conv_of, with_ops
-from evo_topo.genome import Genome
+from evo_topo.edits.surgery import check_plain, conv_of, fitting, with_ops
+from evo_topo.genome import Genome, Node
 from evo_topo.ops import MAX_EXTENT, Conv
 
 
-class ShrinkKernel(Edit, frozen=True, tag="shrink_kernel"):
+class _KernelEdit(Edit, frozen=True):
+    """An edit of one convolution's window, whose output keeps its shape."""
+
+    conv: str
+
+    def apply(self, genome: Genome) -> Genome:
+        return with_ops(genome, {self.conv: self.resized(genome)}, self)
+
+    def joint(self, genome: Genome) -> tuple[str, str]:
+        self.apply(genome)
+        return self.conv, self.conv
+
+    def is_legal(self, genome: Genome) -> bool:
+        try:
+            node = Node(self.conv, self.resized(genome), genome.by_name[self.conv].inputs)
+            return bool(fitting(genome, self.conv, [node]))
+        except EditError:
+            return False
+
+    def resized(self, genome: Genome) -> Conv:
+        """The child's convolution.
+
+        Raises:
+            EditError: When there is none.
+        """
+        raise NotImplementedError
+
+
+class ShrinkKernel(_KernelEdit, frozen=True, tag="shrink_kernel"):
     """Drops the border taps of a convolution: 5 to 3, 3 to 1; the padding follows.
 
     Every extent of three or more loses two taps. Sparse and binary layers are refused.
     """
 
-    conv: str
-
-    def apply(self, genome: Genome) -> Genome:
+    def resized(self, genome: Genome) -> Conv:
         node, op = conv_of(genome, self.conv)
         check_plain(node)
         fewer = [2 if k >= 3 else 0 for k in op.kernel]
@@ -33,11 +59,7 @@ class ShrinkKernel(Edit, frozen=True, tag="shrink_kernel"):
                 f"{self.conv!r} has padding {op.padding}: without border taps its windows would not "
                 "stay where they are; the padding must be at least the dilation"
             )
-        return with_ops(genome, {self.conv: _resized(op, [-n for n in fewer], padding)}, self)
-
-    def joint(self, genome: Genome) -> tuple[str, str]:
-        self.apply(genome)
-        return self.conv, self.conv
+        return _resized(op, [-n for n in fewer], padding)
 
     @classmethod
     def candidates(cls, genome: Genome) -> Iterator[Self]:
@@ -47,17 +69,16 @@ class ShrinkKernel(Edit, frozen=True, tag="shrink_kernel"):
         return f"shrink kernel of {self.conv}"
 
 
-class GrowKernel(Edit, frozen=True, tag="grow_kernel"):
+class GrowKernel(_KernelEdit, frozen=True, tag="grow_kernel"):
     """Adds border taps of weight zero to a convolution: 1 to 3, 3 to 5; the padding follows.
 
     Every extent gains two taps along which the new ones would reach the map that is read. Sparse and binary
     layers are refused; a binary weight is never zero.
     """
 
-    conv: str
     is_function_preserving: ClassVar[bool] = True
 
-    def apply(self, genome: Genome) -> Genome:
+    def resized(self, genome: Genome) -> Conv:
         node, op = conv_of(genome, self.conv)
         check_plain(node)
         sizes = genome.shapes[node.inputs[0]][1:]
@@ -70,11 +91,7 @@ class GrowKernel(Edit, frozen=True, tag="grow_kernel"):
         child = _resized(op, more, padding)
         if max(*child.kernel, *child.padding) > MAX_EXTENT:
             raise EditError(f"kernel {child.kernel} with padding {child.padding}: at most {MAX_EXTENT}")
-        return with_ops(genome, {self.conv: child}, self)
-
-    def joint(self, genome: Genome) -> tuple[str, str]:
-        self.apply(genome)
-        return self.conv, self.conv
+        return child
 
     @classmethod
     def candidates(cls, genome: Genome) -> Iterator[Self]:

@@ -85,8 +85,20 @@ def region_behind(genome: Genome, conv: str) -> Region:
     Raises:
         EditError: When there is no such convolution, or something else makes or reads the map.
     """
+    region, stranger = _flood(genome, conv)
+    if stranger is not None:
+        raise EditError(
+            f"{stranger!r} also makes or reads the map behind {conv!r}: only convolutions "
+            "can change its resolution"
+        )
+    return region
+
+
+def _flood(genome: Genome, conv: str) -> tuple[Region, str | None]:
+    """The region behind a convolution; and the first other node that makes or reads its map."""
     conv_of(genome, conv)
     makers, between, readers = {conv}, set[str](), set[str]()
+    stranger = None
     waiting = [conv]
     while waiting:
         name = waiting.pop()
@@ -98,15 +110,13 @@ def region_behind(genome: Genome, conv: str) -> Region:
             elif isinstance(node.op, Norm | Activation | Dropout | Add | Multiply | Concat):
                 part = between
             else:
-                raise EditError(
-                    f"{other!r} also makes or reads the map behind {conv!r}: only convolutions "
-                    "can change its resolution"
-                )
+                stranger = stranger or other
+                continue
             if other not in part and part is not readers:
                 waiting.append(other)
             part.add(other)
-    order = [node.name for node in genome.nodes]
-    return Region(*([name for name in order if name in part] for part in (makers, between, readers)))
+    parts = (sorted(part, key=genome.positions.__getitem__) for part in (makers, between, readers))
+    return Region(*parts), stranger
 
 
 def _with_moved_stride(genome: Genome, edit: DownsampleEarlier | DownsampleLater, region: Region) -> Genome:
@@ -148,8 +158,7 @@ def _first_makers(genome: Genome) -> Iterator[str]:
     seen: set[str] = set()
     for node in genome.nodes:
         if isinstance(node.op, Conv) and node.name not in seen:
-            try:
-                seen.update(region_behind(genome, node.name).makers)
-            except EditError:
-                continue
-            yield node.name
+            region, stranger = _flood(genome, node.name)
+            seen.update(region.makers)  # the region behind each of them is the same
+            if stranger is None:
+                yield node.name

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from math import prod
 
 from evo_topo.edits.base import Edit, EditError
-from evo_topo.genome import MAX_NODES, Genome, GenomeError, Node, once_per_genome
-from evo_topo.ops import MAX_CHANNELS, MAX_ELEMENTS, MAX_WIDTH, AnyOp, Conv, Linear, Output, is_plain
+from evo_topo.genome import MAX_NODES, Genome, GenomeError, Node, infer_shape, once_per_genome
+from evo_topo.ops import MAX_CHANNELS, MAX_ELEMENTS, MAX_WIDTH, AnyOp, Conv, Linear, Output, Shape, is_plain
 from evo_topo.units import is_maker
 
 
@@ -47,6 +48,34 @@ def check_plain(node: Node) -> None:
     """Refuses, by an `EditError`, sparse and binary layers, whose taps and factors are not any numbers."""
     if not is_plain(node.op):
         raise EditError(f"{node.name!r} is sparse or binary: grow all its connections, or make it real first")
+
+
+def fitting(genome: Genome, place: str, added: Sequence[Node]) -> dict[str, Shape]:
+    """Shapes of nodes that take the place of another one's value; nothing else of the network changes.
+
+    Finds in time that does not grow with the network whether they leave a valid one.
+
+    Args:
+        genome: The parent.
+        place: Name of the node whose readers read the last of the new nodes.
+        added: The new nodes, in order.
+
+    Raises:
+        EditError: When they are not valid, or make another shape.
+    """
+    found: dict[str, Shape] = {}
+    shapes = ChainMap(found, genome.shapes)
+    try:
+        for node in added:
+            found[node.name] = infer_shape(node, shapes)
+    except GenomeError as error:
+        raise EditError(f"the child is not valid: {error}") from None
+    made, expected = found[added[-1].name], genome.shapes[place]
+    if made != expected:
+        raise EditError(f"the new nodes make {made}, but {place!r} {expected}")
+    if len(genome.nodes) + len(added) > MAX_NODES:
+        raise EditError(f"the network would have over {MAX_NODES:,} nodes")
+    return found
 
 
 def with_ops(genome: Genome, ops: Mapping[str, AnyOp], edit: Edit) -> Genome:

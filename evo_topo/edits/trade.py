@@ -20,6 +20,7 @@ from evo_topo.units import unit_table
 TOLERANCE = 0.1
 """Largest change of FLOPs that a drawn trade makes, as a share of the parent's."""
 _TRIES = 4
+_SITES = 20
 
 
 class Trade(Edit, frozen=True, tag="trade"):
@@ -41,14 +42,17 @@ class Trade(Edit, frozen=True, tag="trade"):
 
     @classmethod
     def candidates(cls, genome: Genome) -> Iterator[Self]:
-        """One for each kind of prune, at its first site, and each kind of growth that can make up for it."""
+        """One for each kind of prune, at its first site, and each kind of growth that can make up for it.
+
+        Of each kind of growth the first `_SITES` sites of different cost are tried.
+        """
         for kind in PRUNES:
             prune = next(kind.legal(genome), None)
             if prune is None:
                 continue
             child = prune.apply(genome)
             for growth in GROWTHS:
-                trades = (cls(prune, edit) for edit in growth.legal(child))
+                trades = (cls(prune, edit) for edit in islice(_of_different_cost(growth, child), _SITES))
                 yield from islice((t for t in trades if t._is_balanced(genome, child)), 1)
 
     @classmethod
@@ -81,6 +85,19 @@ class Trade(Edit, frozen=True, tag="trade"):
 
     def describe(self) -> str:
         return f"{self.first.describe()}; {self.second.describe()}"
+
+
+def _of_different_cost(kind: type[SingleEdit], genome: Genome) -> Iterator[SingleEdit]:
+    """The edits of a kind that apply; of units that cost the same, the first alone."""
+    seen: set[float] = set()
+    for edit in kind.legal(genome):
+        if isinstance(edit, AddUnits | SplitUnits):
+            (group, units), *_ = edit.units if isinstance(edit, SplitUnits) else ((edit.group, (0,)),)
+            cost = unit_macs(genome)[group][units[0]]
+            if cost in seen:
+                continue
+            seen.add(cost)
+        yield edit
 
 
 def _drawn_to_match(

@@ -45,8 +45,16 @@ class PruneUnits(Edit, frozen=True, tag="prune_units"):
     @classmethod
     def legal(cls, genome: Genome) -> Iterator[Self]:
         for group in unit_table(genome).groups.values():
+            held = [
+                (genome.shapes[node][0], counts)
+                for node, counts in (
+                    *((maker, tuple(map(len, channels))) for maker, channels in group.makers.items()),
+                    *group.selections.items(),
+                )
+            ]
+            binding = [counts for total, counts in held if max(counts) == total]
             for unit in range(group.width):
-                if list(spare_units(genome, group, (unit,))):
+                if not any(counts[unit] == max(counts) for counts in binding):
                     yield cls(((group.name, (unit,)),))
 
     @classmethod

@@ -39,6 +39,21 @@ def test_trained_weights_of_torchvision_keep_all_but_the_classifier(tmp_path):
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 5)
 
 
+def test_auxiliary_heads_in_trained_weights_are_left_out(tmp_path):
+    net = torchvision.models.googlenet(num_classes=4, aux_logits=True, init_weights=False)
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    founder = find_founder("torchvision:googlenet", (3, 64, 64), 4, tmp_path / "w.safetensors")
+    used = [p for name, p in net.named_parameters() if not name.startswith("aux")]
+    ours = [p for name, p in founder.state.items() if name.endswith(("weight", "bias"))]
+    assert {(*p.shape, p.sum().item()) for p in used} == {(*p.shape, p.sum().item()) for p in ours}
+
+
+def test_weights_of_another_network_of_torchvision_are_refused(tmp_path):
+    save_file(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(ConfigError, match=r"they lack bn1\..*, and hold besides classifier\."):
+        find_founder("torchvision:resnet18", (3, 32, 32), 10, tmp_path / "w.safetensors")
+
+
 @pytest.mark.parametrize("classes", [10, 4])
 def test_weights_are_kept_and_the_classifier_follows_the_classes(classes, tmp_path):
     genome = FOUNDERS["lenet5"]((1, 28, 28), 10)

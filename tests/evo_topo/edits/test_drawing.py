@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from contextlib import contextmanager
 from itertools import islice
 
 import numpy as np
@@ -7,17 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.benchmarks.genome_ops import residual_chain
+from evo_topo import count_flops
+from evo_topo import genome as genome_module
 from evo_topo.edits import (
     KINDS,
+    STRUCTURAL_KINDS,
     Binarise,
     Debinarise,
     EditError,
+    Factorise,
     GrowConnections,
     PruneConnections,
     PruneLayer,
     PruneUnits,
     SplitLayer,
     SplitUnits,
+    Trade,
     edit_from_json,
     legal_edits,
     random_edit,
@@ -47,6 +54,43 @@ def test_legal_edits_are_all_that_apply(name):
     sites += [kind(node.name) for node in genome.nodes for kind in whole]
     legal = legal_edits(genome, (PruneUnits, SplitUnits, *whole))
     assert set(legal) == {edit for edit in sites if applies(edit, genome)}
+
+
+@given(genome=st.one_of(genomes(), st.sampled_from(list(EXAMPLES)).map(lambda name: EXAMPLES[name]())))
+def test_what_is_found_legal_nearby_is_what_applies(genome):
+    for kind in STRUCTURAL_KINDS:
+        for edit in () if kind is Trade else kind.candidates(genome):
+            saves = kind is not Factorise or count_flops_after(edit, genome) < count_flops(genome)
+            assert edit.is_legal(genome) == (applies(edit, genome) and saves), edit
+
+
+def test_listing_looks_at_the_neighbourhood_of_each_site():
+    """Validated nodes grow with the network, not with its square."""
+    looked = {}
+    for nodes in (100, 400):
+        genome = residual_chain(nodes)
+        with count_calls(genome_module, "infer_shape") as calls:
+            kinds = tuple([kind for kind in STRUCTURAL_KINDS if kind is not Trade])
+            assert sum(1 for _ in legal_edits(genome, kinds)) > nodes
+        looked[nodes] = len(calls)
+    assert looked[400] <= 5 * looked[100] + 5
+
+
+def count_flops_after(edit, genome):
+    return count_flops(edit.apply(genome)) if applies(edit, genome) else 0
+
+
+@contextmanager
+def count_calls(module, name):
+    calls, function = [], getattr(module, name)
+
+    def counted(*args):
+        calls.append(args[0])
+        return function(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, counted)
+        yield calls
 
 
 def applies(edit, genome):
