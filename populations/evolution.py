@@ -9,7 +9,6 @@ ends as the uninterrupted one would have.
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -31,7 +30,6 @@ from populations.breeding import (
     breed,
     derive_seed,
     further_training,
-    global_random,
     make_toolbox,
     order_for,
     scaled_examples,
@@ -39,17 +37,16 @@ from populations.breeding import (
 from populations.calibrating import calibration_of
 from populations.config import Config
 from populations.development import Order, outcome_path, weights_path
-from populations.fitness import Member, chance_of, estimated_accuracies, pareto_front, spread_front
+from populations.fitness import Member
 from populations.individual import Individual
 from populations.lineage import Lineage
 from populations.progress import Progress, Report
+from populations.selection import Judge
 from populations.timing import last_phases_seconds, most_that_fit
 from populations.workers import Crew, Slots
 
 REFERENCE_ID = -1
 """Marks the files of the founder that is trained for comparison; it is no part of the lineage."""
-FOLD = 0.8
-"""Share of the validation examples that one generation is selected on."""
 
 
 RECENT = 20
@@ -99,7 +96,7 @@ class Evolution:
     ) -> None:
         self.config = config
         self.founder = founder
-        self.num_validation = num_validation
+        self.judge = Judge(config, num_validation)
         self.lineage = lineage
         self.crew = Crew(slots)
         self.report = report
@@ -141,10 +138,8 @@ class Evolution:
         return time.perf_counter() - self.begun
 
     def front(self) -> list[Individual]:
-        """The population's Pareto front by estimated accuracies on all validation examples, by rising FLOPs."""
-        pairs, floor = self._estimated(), self.config.accuracy_floor
-        able = [pair for pair in pairs if pair[1] >= floor] or pairs
-        return [individual for individual, _ in pareto_front(able, _accuracy, _flops)]
+        """The population's Pareto front, by rising FLOPs."""
+        return self.judge.front(self.population)
 
     def run(self) -> None:
         """Evolves until the generations are done or the time is up, then polishes the survivors."""
@@ -202,7 +197,7 @@ class Evolution:
         """Plans a child of the population that its place names."""
         if self._parents_of != (place.source, place.generation):
             parents = [self.individuals[i] for i in self.populations[place.source]]
-            self._parents = self._members(parents, place.generation)
+            self._parents = self.judge.members(parents, place.generation)
             self._parents_of = (place.source, place.generation)
             known = (i for i in self.individuals.values() if i.generation <= place.source)
             self._calibration = calibration_of(known)
@@ -233,7 +228,10 @@ class Evolution:
         """
         generation, examples = self.generation + 1, self._polish_examples()
         phase, ids = "polishing the survivors", count(self._first_id(generation))
-        births = [further_training(parent, next(ids), generation) for parent in self.promising()]
+        births = [
+            further_training(parent, next(ids), generation)
+            for parent in self.judge.promising(self.population)
+        ]
         self._report(generation, len(births), phase)
         reference = self.reference_order(examples)
         if not reference.read_outcome():
@@ -243,19 +241,6 @@ class Evolution:
         while self.crew.is_busy:
             self._wait(len(births), phase)
         self._select(generation, births, is_polish=True)
-
-    def promising(self) -> list[Individual]:
-        """Who spans the front; nobody is left out because another one was lucky."""
-        pairs = self._estimated()
-        tolerance = chance_of([accuracy for _, accuracy in pairs], self.num_validation)
-        spread = spread_front(pairs, _accuracy, _flops, tolerance, self.config.polished)
-        return [individual for individual, _ in spread]
-
-    def _estimated(self) -> list[tuple[Individual, float]]:
-        """The population with its accuracies on all validation examples, drawn towards what losses tell."""
-        everything = (1 << self.num_validation) - 1
-        accuracies = estimated_accuracies(self.population, self.num_validation, everything)
-        return list(zip(self.population, accuracies, strict=True))
 
     def _first_id(self, generation: int) -> int:
         """The first id of a generation, whether some of its children are developed already or not."""
@@ -292,23 +277,8 @@ class Evolution:
 
     def _select(self, generation: int, births: list[Birth], is_polish: bool = False) -> None:
         able = [child for b in births if (child := self.individuals[b.id]).is_alive]
-        pool = self._members([*self.population, *able], generation)
-        with global_random(derive_seed(self.config.seed, "select", generation)):
-            survivors = self.toolbox.select(pool)
-        self._finish_generation(generation, [member.individual for member in survivors], is_polish)
-
-    def _members(self, individuals: list[Individual], generation: int) -> list[Member]:
-        """Individuals with their fitness on this generation's draw of the validation examples.
-
-        Parents and children are compared on the same examples, and survivors are measured anew, on
-        another draw, each generation: who was only lucky once does not stay.
-        """
-        rng = random.Random(derive_seed(self.config.seed, "fold", generation))
-        size = max(1, round(FOLD * self.num_validation))
-        fold = sum(1 << i for i in rng.sample(range(self.num_validation), size))
-        objective, floor = self.config.objective, self.config.accuracy_floor
-        accuracies = estimated_accuracies(individuals, self.num_validation, fold)
-        return [Member(i, objective, floor, a) for i, a in zip(individuals, accuracies, strict=True)]
+        survivors = self.judge.select([*self.population, *able], generation, self.toolbox)
+        self._finish_generation(generation, survivors, is_polish)
 
     def _finish_generation(
         self, generation: int, survivors: list[Individual], is_polish: bool = False
@@ -341,7 +311,8 @@ class Evolution:
         """
         birth = Birth(REFERENCE_ID, 0, None, None, self.founder, None)
         trained = max(i.total_examples for i in self.population)
-        polished = max(i.total_examples + self._scaled(polish_examples, i.genome) for i in self.promising())
+        promising = self.judge.promising(self.population)
+        polished = max(i.total_examples + self._scaled(polish_examples, i.genome) for i in promising)
         examples = max(trained, polished)
         order = order_for(birth, self.config, self.lineage.run_dir, examples)
         seed = derive_seed(self.config.seed, "child", 0)  # it begins with the founder's weights
@@ -371,7 +342,8 @@ class Evolution:
         slots = len(self.crew.slots.devices)
         reference = self.reference_order(examples).recipe.examples
         polish = partial(self._scaled, examples)
-        return last_phases_seconds(self.promising(), self.individuals[0], polish, reference, slots)
+        promising = self.judge.promising(self.population)
+        return last_phases_seconds(promising, self.individuals[0], polish, reference, slots)
 
     def _has_time(self) -> bool:
         """Whether one more child can be developed, those in flight be waited for, and the run be ended."""
@@ -411,11 +383,3 @@ class Evolution:
                 remaining=self._remaining(generation, children),
             )
         )
-
-
-def _accuracy(pair: tuple[Individual, float]) -> float:
-    return pair[1]
-
-
-def _flops(pair: tuple[Individual, float]) -> float:
-    return pair[0].flops

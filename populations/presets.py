@@ -32,16 +32,16 @@ PRESETS: dict[PresetName, Preset] = {
         Config(
             preset="digits",
             recipe=Recipe(
-                examples=2500, batch_size=64, learning_rate=0.05, crop_padding=1, label_smoothing=0.1
+                examples=4000, batch_size=64, learning_rate=0.05, crop_padding=1, label_smoothing=0.1
             ),
-            generations=10,
+            generations=8,
             parents=10,
             offspring=5,
             growth=0.1,
             probe_examples=1000,
-            example_exponent=0.0,
+            example_exponent=0.25,
             founder_examples=7000,
-            polish_examples=40_000,
+            polish_examples=50_000,
             accuracy_floor=0.96,
         ),
     ),
@@ -56,6 +56,7 @@ PRESETS: dict[PresetName, Preset] = {
             founder_examples=30_000,
             polish_examples=40_000,
             probe_examples=1000,
+            example_exponent=0.25,
             accuracy_floor=0.8,
         ),
     ),

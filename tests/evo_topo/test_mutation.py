@@ -355,6 +355,17 @@ def test_structural_prunes_compete_by_predicted_loss_per_flop():
     assert counts[cheap] / sum(counts.values()) == pytest.approx(share, abs=0.06)
 
 
+def test_prunes_far_below_the_drawn_size_stand_back():
+    genome = versatile()
+    small, large = priced(ShrinkKernel("conv14"), ShrinkKernel("conv4"), genome=genome)
+    cheap = msgspec.structs.replace(small, loss_change=1e-6), msgspec.structs.replace(large, loss_change=1.0)
+    between = -(small.flop_change + large.flop_change) / count_flops(genome)  # its half lies between them
+    for edits, share, expected in ((cheap, between, large.edit), (cheap[:1], between, small.edit)):
+        prices = Prices("test", {}, {}, edits=edits)
+        found = proposals(genome, prices, 50, growth=0, smallest=share, largest=share)
+        assert {p.edit.first if isinstance(p.edit, Trade) else p.edit for p in found} == {expected}
+
+
 def test_growths_are_drawn_by_promise_per_flop_and_keep_their_price():
     genome = versatile()
     good, bad = GrowKernel("conv4"), GrowKernel("conv10")

@@ -62,6 +62,7 @@ def test_a_child_that_kills_its_worker_once_is_developed_again(tmp_path):
     assert {outcome.status for outcome in outcomes.values()} == {"ok"}
 
 
+@pytest.mark.slow
 def test_a_child_that_always_kills_its_worker_fails_alone(tmp_path):
     slots = Slots(("cpu", "cpu"), 1, tmp_path)
     outcomes = develop_all(orders(tmp_path, 4), slots, faults.dies_always)

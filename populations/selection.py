@@ -1,0 +1,76 @@
+"""Selection: who is bred from, who survives, who spans the front."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from deap import base
+
+from evo_topo.cost import count_flops
+from populations.breeding import derive_seed, global_random
+from populations.config import Config
+from populations.fitness import Member, chance_of, estimated_accuracies, pareto_front, spread_front
+from populations.individual import Individual
+
+FOLD = 0.8
+"""Share of the validation examples that one generation is selected on."""
+
+
+class Judge:
+    """Compares individuals by their accuracies, drawn towards what their losses let expect.
+
+    Args:
+        config: Of the run.
+        num_validation: Number of validation examples.
+    """
+
+    def __init__(self, config: Config, num_validation: int) -> None:
+        self.config, self.num_validation = config, num_validation
+
+    def members(self, individuals: Sequence[Individual], generation: int) -> list[Member]:
+        """Individuals with their fitness on this generation's draw of the validation examples.
+
+        Parents and children are compared on the same examples, and survivors are measured anew, on
+        another draw, each generation: who was only lucky once does not stay.
+        """
+        rng = random.Random(derive_seed(self.config.seed, "fold", generation))
+        size = max(1, round(FOLD * self.num_validation))
+        fold = sum(1 << i for i in rng.sample(range(self.num_validation), size))
+        objective, floor = self.config.objective, self.config.accuracy_floor
+        accuracies = estimated_accuracies(individuals, self.num_validation, fold)
+        return [Member(i, objective, floor, a) for i, a in zip(individuals, accuracies, strict=True)]
+
+    def select(
+        self, individuals: Sequence[Individual], generation: int, toolbox: base.Toolbox
+    ) -> list[Individual]:
+        """The survivors of a generation, by DEAP."""
+        pool = self.members(individuals, generation)
+        with global_random(derive_seed(self.config.seed, "select", generation)):
+            return [member.individual for member in toolbox.select(pool)]
+
+    def front(self, population: Sequence[Individual]) -> list[Individual]:
+        """The Pareto front by estimated accuracies on all validation examples, by rising FLOPs."""
+        pairs, floor = self._estimated(population), self.config.accuracy_floor
+        able = [pair for pair in pairs if pair[1] >= floor] or pairs
+        return [individual for individual, _ in pareto_front(able, _accuracy, _flops)]
+
+    def promising(self, population: Sequence[Individual]) -> list[Individual]:
+        """Who spans the front; nobody is left out because another one was lucky."""
+        pairs = self._estimated(population)
+        tolerance = chance_of([accuracy for _, accuracy in pairs], self.num_validation)
+        spread = spread_front(pairs, _accuracy, _flops, tolerance, self.config.polished)
+        return [individual for individual, _ in spread]
+
+    def _estimated(self, population: Sequence[Individual]) -> list[tuple[Individual, float]]:
+        everything = (1 << self.num_validation) - 1
+        accuracies = estimated_accuracies(population, self.num_validation, everything)
+        return list(zip(population, accuracies, strict=True))
+
+
+def _accuracy(pair: tuple[Individual, float]) -> float:
+    return pair[1]
+
+
+def _flops(pair: tuple[Individual, float]) -> float:
+    return float(count_flops(pair[0].genome))

@@ -1,0 +1,101 @@
+import random
+
+import pytest
+
+from evo_topo.calibration import Calibration
+from evo_topo.cost import count_flops
+from evo_topo.mutation import random_prices
+from populations.breeding import (
+    breed,
+    derive_seed,
+    further_training,
+    global_random,
+    make_toolbox,
+    order_for,
+    scaled_examples,
+)
+from populations.fitness import Member
+from populations.founders import conv_net
+from populations.individual import Individual, Outcome
+from tests.small import small_config, small_founder
+
+
+def parent(genome=None, **outcome):
+    genome = genome or small_founder()
+    outcome = {"accuracy": 0.5, "prices": random_prices(genome, random.Random(0)), **outcome}
+    return Individual(7, None, 2, None, genome, None, None, 0, 0, 0.0, Outcome("ok", **outcome))
+
+
+def children(config, member, count, ceiling=float("inf"), known=()):
+    toolbox = make_toolbox(config)
+    return [breed(config, toolbox, [member], ceiling, i, 3, Calibration(), known) for i in range(count)]
+
+
+def member(individual):
+    return Member(individual, "pareto", 0.0, individual.outcome.accuracy)
+
+
+def test_a_child_depends_on_its_number_alone():
+    config = small_config()
+    births = children(config, member(parent()), 12)
+    random.seed(99)
+    assert children(config, member(parent()), 12) == births
+    assert len({birth.genome for birth in births}) > 3
+    assert [birth.id for birth in births] == list(range(12))
+    assert all((birth.edit is None) == (birth.genome == birth.parent.genome) for birth in births)
+
+
+def test_networks_that_were_tried_are_not_tried_again():
+    config = small_config(train_on=0.0)
+    known = {birth.genome.fingerprint for birth in children(config, member(parent()), 40)}
+    again = [
+        birth.genome.fingerprint in known for birth in children(config, member(parent()), 40, known=known)
+    ]
+    assert sum(again) < 10
+
+
+def test_where_every_network_was_tried_there_is_a_child_all_the_same():
+    class Everything:
+        def __contains__(self, _):
+            return True
+
+    config = small_config(train_on=0.0)
+    assert all(birth.edit for birth in children(config, member(parent()), 5, known=Everything()))
+
+
+def test_the_ceiling_holds():
+    config, founder = small_config(growth=1.0, train_on=0.0), small_founder()
+    ceiling = 1.05 * count_flops(founder)
+    births = children(config, member(parent()), 30, ceiling)
+    assert all(count_flops(birth.genome) <= ceiling for birth in births)
+    assert any(count_flops(birth.genome) > ceiling for birth in children(config, member(parent()), 30))
+
+
+def test_without_prices_a_child_only_trains_on():
+    births = children(small_config(), member(parent(prices=None)), 5)
+    assert {birth.edit for birth in births} == {None}
+
+
+def test_an_order_holds_what_the_recipe_asks(tmp_path):
+    config = small_config()
+    order = order_for(further_training(parent(), 9, 3), config, tmp_path, 123, rate=0.5)
+    assert (order.id, order.parent, order.edit, order.recipe.examples) == (9, 7, None, 123)
+    assert order.recipe.learning_rate == 0.5 * config.recipe.learning_rate
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
+def test_cheap_networks_get_more_examples(exponent):
+    founder, small = (conv_net((1, 8, 8), 10, widths, (1, 2)) for widths in ((16, 16), (4, 4)))
+    ratio = count_flops(founder) / count_flops(small)
+    assert scaled_examples(1000, small, founder, exponent) == pytest.approx(1000 * ratio**exponent, abs=1)
+    assert scaled_examples(1000, founder, small, exponent) == 1000
+
+
+def test_seeds_tell_parts_apart_and_the_global_state_is_put_back():
+    assert derive_seed(0, "child", 1) != derive_seed(0, "child", 2)
+    state = random.getstate()
+    with global_random(3):
+        first = random.random()
+    with global_random(3):
+        assert random.random() == first
+    assert random.getstate() == state

@@ -1,0 +1,59 @@
+import random
+
+from evo_topo.cost import count_flops
+from populations.breeding import make_toolbox
+from populations.founders import conv_net
+from populations.individual import Individual, Outcome
+from populations.selection import Judge
+from tests.small import small_config
+
+COUNT = 200
+
+
+def population():
+    """Networks of all sizes; the larger, the fewer examples they get wrong."""
+    rng, members = random.Random(0), []
+    for number, width in enumerate((2, 3, 4, 6, 8, 12, 16, 24)):
+        rate = 0.8 + 0.02 * number
+        correct = sum((rng.random() < rate) << i for i in range(COUNT))
+        outcome = Outcome(
+            "ok", correct=f"{correct:x}", accuracy=correct.bit_count() / COUNT, loss=2 * (1 - rate)
+        )
+        genome = conv_net((1, 8, 8), 10, (width, width), (1, 2))
+        members.append(Individual(number, None, 0, None, genome, None, None, 0, 0, 0.0, outcome))
+    return members
+
+
+def test_the_front_rises_in_cost_and_holds_the_floor():
+    judge, everyone = Judge(small_config(accuracy_floor=0.85), COUNT), population()
+    front = judge.front(everyone)
+    flops = [count_flops(i.genome) for i in front]
+    assert flops == sorted(flops)
+    assert front[0].id > 0  # below the floor
+    assert front[-1].id == 7
+    # where nobody reaches the floor, the front is what there is
+    assert Judge(small_config(accuracy_floor=0.999), COUNT).front(everyone)
+
+
+def test_those_polished_span_the_front():
+    judge, everyone = Judge(small_config(polished=3), COUNT), population()
+    promising = judge.promising(everyone)
+    assert len(promising) == 3
+    ratio = count_flops(promising[-1].genome) / count_flops(promising[0].genome)
+    assert ratio > 0.2 * count_flops(everyone[-1].genome) / count_flops(everyone[0].genome)
+    assert len(Judge(small_config(polished=20), COUNT).promising(everyone)) >= 6
+
+
+def test_a_generation_is_judged_on_its_own_draw_of_examples():
+    judge, everyone = Judge(small_config(), COUNT), population()
+    fitness = [[m.fitness.values for m in judge.members(everyone, g)] for g in (1, 1, 2)]
+    assert fitness[0] == fitness[1] != fitness[2]
+
+
+def test_selection_keeps_as_many_as_there_are_parents_and_only_draws_from_its_seed():
+    config = small_config(parents=4)
+    judge, toolbox, everyone = Judge(config, COUNT), make_toolbox(config), population()
+    survivors = judge.select(everyone, 1, toolbox)
+    random.seed(5)
+    assert judge.select(everyone, 1, toolbox) == survivors
+    assert len(survivors) == 4
