@@ -7,13 +7,15 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from evo_topo.candidates import candidate_edits
+from evo_topo.candidates import PRICED_ONE_BY_ONE
 from evo_topo.cost import count_flops, count_macs, unit_macs
-from evo_topo.edits import edit_from_json
+from evo_topo.edits import EditError, edit_from_json
 from evo_topo.genome import Genome
 from evo_topo.mutation import random_prices
 from evo_topo.prices import JointOrder, PricedEdit, Prices
@@ -21,7 +23,7 @@ from populations.development import Order, weights_path
 from populations.individual import Outcome
 from populations.workers import Crew, Slots
 
-JOINT_ORDERS, MOST_PRUNED = 4, 0.75
+JOINT_ORDERS, PRICED_EDITS, MOST_PRUNED = 4, 20, 0.75
 
 
 class StubCrew(Crew):
@@ -95,13 +97,19 @@ def stub_outcome(order: Order, num_validation: int) -> Outcome:
 
 def stub_prices(genome: Genome, rng: random.Random) -> Prices:
     """A price list of random numbers with all the parts that a real one has."""
-    flops, plain = count_flops(genome), random_prices(genome, rng)
-    edits = [
-        PricedEdit(e, rng.random(), -rng.random(), count_flops(e.apply(genome)) - flops, "gauss-newton")
-        for e in candidate_edits(genome, rng)
-    ]
+    plain = random_prices(genome, rng)
     joint = [_joint_order(genome, plain, rng) for _ in range(JOINT_ORDERS)]
-    return Prices("obd", plain.units, plain.layers, tuple(joint), tuple(edits))
+    return Prices("obd", plain.units, plain.layers, tuple(joint), tuple(_priced_edits(genome, rng)))
+
+
+def _priced_edits(genome: Genome, rng: random.Random) -> Iterator[PricedEdit]:
+    """Other edits, of all kinds in turn."""
+    queues = [kind.candidates(genome) for kind in PRICED_ONE_BY_ONE]
+    sites = (site for row in zip_longest(*queues) for site in row if site is not None)
+    for site in islice(sites, PRICED_EDITS):
+        with suppress(EditError):
+            change = count_flops(site.apply(genome)) - count_flops(genome)
+            yield PricedEdit(site, rng.random(), -rng.random(), change, "gauss-newton")
 
 
 def _joint_order(genome: Genome, prices: Prices, rng: random.Random) -> JointOrder:
@@ -113,6 +121,6 @@ def _joint_order(genome: Genome, prices: Prices, rng: random.Random) -> JointOrd
         columns += [(first + unit, saved[name][unit]) for unit in unit_prices.order[:most]]
         first += len(unit_prices.order)
     rng.shuffle(columns)
-    macs = [round(max(0.0, left := left - macs)) for _, macs in columns]
+    macs = [round(max(0.0, left := left - share)) for _, share in columns]
     cumulative = sorted(rng.random() for _ in columns)
     return JointOrder(tuple(column for column, _ in columns), tuple(cumulative), tuple(macs))
