@@ -111,7 +111,9 @@ class Evolution:
         self._last_ids: dict[int, int] = {}  # by generation, and what its children taught:
         self._lessons: dict[int, list[Lesson]] = {}
         for individual in self.individuals.values():
-            self._count(individual, self.individuals.get(-1 if individual.parent is None else individual.parent))
+            self._count(
+                individual, self.individuals.get(-1 if individual.parent is None else individual.parent)
+            )
         self._underway: dict[int, Birth] = {}
         self._parents: list[Member] = []  # of children with this source and generation:
         self._parents_of = (-1, -1)

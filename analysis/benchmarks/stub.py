@@ -35,12 +35,13 @@ class StubCrew(Crew):
 
     Attributes:
         seconds: What making up outcomes took; no cost of the driver.
+        cpu_seconds: The same in CPU time.
     """
 
     def __init__(self, slots: Slots, num_validation: int) -> None:
         super().__init__(slots)
         self.num_validation = num_validation
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
         self._orders: deque[Order] = deque()
 
     @property
@@ -59,12 +60,13 @@ class StubCrew(Crew):
 
     def wait(self) -> Iterator[tuple[Order, Outcome]]:
         """Yields the oldest order with what is made up for it."""
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         order = self._orders.popleft()
         outcome = stub_outcome(order, self.num_validation)
         weights = weights_path(Path(order.run_dir), order.id)
         weights.parent.mkdir(exist_ok=True)
         weights.touch()  # the driver removes it when nobody will be bred from it
+        self.cpu_seconds += time.process_time() - cpu_started
         self.seconds += time.perf_counter() - started
         yield order, outcome
 

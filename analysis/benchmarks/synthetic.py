@@ -28,9 +28,7 @@ def network(widths: Sequence[int]) -> Genome:
     return conv_net(SHAPE, CLASSES, widths, STRIDES)
 
 
-def pictures(
-    training: int = TRAINING, validation: int = VALIDATION, test: int = TEST, seed: int = 0
-) -> Task:
+def pictures(training: int = TRAINING, validation: int = VALIDATION, test: int = TEST, seed: int = 0) -> Task:
     """A task that can be learned: one pattern a class, under noise.
 
     Args:
