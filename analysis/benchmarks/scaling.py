@@ -23,6 +23,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -50,7 +51,7 @@ from populations.workers import Slots
 
 PROG = "python -m analysis.benchmarks.scaling"
 GENERATIONS = 4
-"""Fewest of a measured evolution: its first fills the population, so growth is looked for in the later half."""
+"""Fewest of a measured evolution: the first fills the population, so memory is compared from half on."""
 EXAMPLES = (5_000, 20_000, 55_000)
 """Training examples there are, as the data grow."""
 
@@ -179,7 +180,7 @@ def _evolve(population: int, generations: int) -> tuple[list[tuple[float, float]
         minutes=1e5,
         polish_examples=0,
     )
-    with tempfile.TemporaryDirectory() as folder, _TimedLineage(Path(folder)) as lineage:
+    with tempfile.TemporaryDirectory() as folder, closing(_TimedLineage(Path(folder))) as lineage:
         evolution = _Watched(config, PRESETS["fashion-mnist"].founder(), lineage)
         evolution.run()
         return evolution.clocks, lineage.seconds_storing, evolution.memory
@@ -225,7 +226,9 @@ def _develop(widths: tuple[int, ...], training_examples: int, recipe: Recipe) ->
 def scaling_table(info: ScalingInfo) -> str:
     """The numbers as text."""
     machine = info.machine
-    rows = [("population", "children", "CPU ms", "wall ms", "of it storing", "growth", "bytes")]
+    rows: list[tuple[str, ...]] = [
+        ("population", "children", "CPU ms", "wall ms", "of it storing", "growth", "bytes")
+    ]
     for item in info.driver:
         times = [f"{value:.2f}" for value in (item.cpu, item.wall, item.storing, item.growth)]
         rows.append((f"{item.population:,}", f"{item.children:,}", *times, f"{item.bytes:,.0f}"))
@@ -236,7 +239,9 @@ def scaling_table(info: ScalingInfo) -> str:
         format_table(rows, right=range(7)),
     ]
     if info.workers:
-        work = [("MACs", "training examples", "seconds", "of them training", "peak MiB")]
+        work: list[tuple[str, ...]] = [
+            ("MACs", "training examples", "seconds", "of them training", "peak MiB")
+        ]
         for case in info.workers:
             times = [f"{value:.2f}" for value in (case.seconds, case.training_seconds)]
             cells = (f"{case.macs:,}", f"{case.training_examples:,}", *times, f"{case.bytes / 2**20:,.0f}")

@@ -15,7 +15,7 @@ import numpy as np
 
 from evo_topo.candidates import PRICED_ONE_BY_ONE
 from evo_topo.cost import count_flops, count_macs, unit_macs
-from evo_topo.edits import EditError, edit_from_json
+from evo_topo.edits import AnyEdit, EditError, edit_from_json
 from evo_topo.genome import Genome
 from evo_topo.mutation import random_prices
 from evo_topo.prices import JointOrder, PricedEdit, Prices
@@ -106,7 +106,7 @@ def stub_prices(genome: Genome, rng: random.Random) -> Prices:
 
 def _priced_edits(genome: Genome, rng: random.Random) -> Iterator[PricedEdit]:
     """Other edits, of all kinds in turn."""
-    queues = [kind.candidates(genome) for kind in PRICED_ONE_BY_ONE]
+    queues: list[Iterator[AnyEdit]] = [kind.candidates(genome) for kind in PRICED_ONE_BY_ONE]
     sites = (site for row in zip_longest(*queues) for site in row if site is not None)
     for site in islice(sites, PRICED_EDITS):
         with suppress(EditError):

@@ -1,4 +1,4 @@
-"""Made-up pictures in the shape of Fashion-MNIST, and networks of three sizes for them: for measuring time."""
+"""Made-up pictures in the shape of Fashion-MNIST, and networks of three sizes, for measuring time."""
 
 from __future__ import annotations
 
