@@ -3,7 +3,7 @@
     python -m analysis.benchmarks.throughput --repeats 5
 
 Made-up pictures in the shape of Fashion-MNIST; the recipe is that of the preset. The loops take turns, so
-that a busy machine slows all of them alike; the table holds medians. GPU figures are taken where there is one.
+that a busy machine slows all of them alike; the table holds medians. GPU figures need a GPU.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def test_the_command_leaves_its_numbers(tmp_path: Path, capsys: pytest.CaptureFi
     info = msgspec.json.decode((tmp_path / "scaling.json").read_bytes(), type=ScalingInfo)
     (driver,) = info.driver
     assert (driver.population, driver.children, len(driver.generations)) == (4, 16, 4)
-    assert 0 < driver.cpu
+    assert driver.cpu > 0
     assert 0 < driver.storing < driver.wall
     assert len(driver.memory) == 5
     assert "the driver's own cost per child" in capsys.readouterr().out
