@@ -29,7 +29,7 @@ def network(widths: Sequence[int]) -> Genome:
 
 
 def pictures(training: int = TRAINING, validation: int = VALIDATION, test: int = TEST, seed: int = 0) -> Task:
-    """A task that can be learned: one pattern a class, under noise.
+    """A task that can be learned: one pattern of large squares a class, under noise.
 
     Args:
         training: Training examples.
@@ -38,11 +38,12 @@ def pictures(training: int = TRAINING, validation: int = VALIDATION, test: int =
         seed: Of patterns, noise and classes.
     """
     generator = torch.Generator().manual_seed(seed)
-    patterns = torch.randint(128, (CLASSES, *SHAPE), generator=generator, dtype=torch.uint8)
+    squares = torch.randint(192, (CLASSES, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    patterns = squares.repeat_interleave(7, 2).repeat_interleave(7, 3)
 
     def split(count: int) -> Split:
         targets = torch.randint(CLASSES, (count,), generator=generator)
-        noise = torch.randint(128, (count, *SHAPE), generator=generator, dtype=torch.uint8)
+        noise = torch.randint(64, (count, *SHAPE), generator=generator, dtype=torch.uint8)
         return Split(patterns[targets] + noise, targets)
 
     return Task.from_splits("pictures", split(training), split(validation), split(test), CLASSES)

@@ -38,10 +38,10 @@ def test_networks_by_hand_are_the_same_and_as_large_as_their_names(name: str) ->
 
 @pytest.mark.parametrize("careful", [False, True])
 def test_loops_by_hand_learn(careful: bool) -> None:
-    task = pictures(2000, 10, 200)
+    task = pictures(4000, 10, 200)
     torch.manual_seed(0)
     model = plain_network(WIDTHS["0.5 M"])
-    recipe = Recipe(examples=2000, learning_rate=0.05, flip=False)
+    recipe = Recipe(examples=4000, learning_rate=0.1)
     assert seconds_by_hand(model, task.normalise(task.train.inputs), task.train.targets, recipe, careful) > 0
     with torch.no_grad():
         found = model.eval()(task.normalise(task.test.inputs)).argmax(1)
