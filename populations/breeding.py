@@ -50,7 +50,7 @@ def make_toolbox(config: Config) -> base.Toolbox:
     toolbox.register("mutate", propose)
     if config.objective == "pareto":
         toolbox.register("choose", tools.selRandom, k=1)
-        toolbox.register("select", tools.selNSGA2, k=config.parents)
+        toolbox.register("select", tools.selNSGA2, k=config.parents, nd="log")  # not quadratic
     else:
         toolbox.register("choose", tools.selTournament, k=1, tournsize=2)
         toolbox.register("select", tools.selBest, k=config.parents)

@@ -34,7 +34,7 @@ from populations.breeding import (
     order_for,
     scaled_examples,
 )
-from populations.calibrating import calibration_of
+from populations.calibrating import Lesson, calibration_from, lesson_of
 from populations.config import Config
 from populations.development import Order, outcome_path, weights_path
 from populations.fitness import Member
@@ -51,6 +51,8 @@ REFERENCE_ID = -1
 
 RECENT = 20
 """Individuals whose seconds stand for those of the next: networks shrink as a run goes on."""
+LESSONS = 1000
+"""Children that predictions are corrected by, the latest: breeding takes no longer as a run grows."""
 END_SECONDS = 5.0
 """Kept free at the end of a timed run for measuring the front on the test split."""
 
@@ -100,11 +102,18 @@ class Evolution:
         self.lineage = lineage
         self.crew = Crew(slots)
         self.report = report
+        # Whoever may still be bred from, and the founder; the others stay in the lineage alone.
         self.individuals = {individual.id: individual for individual in lineage.individuals()}
         self._known: set[str] = set()  # fingerprints of all networks that were bred before the next child
-        self.born = Counter(individual.generation for individual in self.individuals.values())
-        self.failed = sum(not individual.is_alive for individual in self.individuals.values())
+        self.born: Counter[int] = Counter()
+        self.failed = 0
         self._recent = deque([*self.individuals.values()], RECENT)
+        self._last_ids: dict[int, int] = {}  # by generation, and what its children taught:
+        self._lessons: dict[int, list[Lesson]] = {}
+        for individual in self.individuals.values():
+            self._count(
+                individual, self.individuals.get(-1 if individual.parent is None else individual.parent)
+            )
         self._underway: dict[int, Birth] = {}
         self._parents: list[Member] = []  # of children with this source and generation:
         self._parents_of = (-1, -1)
@@ -121,11 +130,12 @@ class Evolution:
         self.logbook = tools.Logbook()
         for generation in self.populations:
             self._record(generation)
+        self._judge_population()
 
     @property
     def generation(self) -> int:
         """The last finished generation; -1 before the founder is developed."""
-        return max(self.populations, default=-1)
+        return next(reversed(self.populations), -1)
 
     @property
     def population(self) -> list[Individual]:
@@ -139,7 +149,7 @@ class Evolution:
 
     def front(self) -> list[Individual]:
         """The population's Pareto front, by rising FLOPs."""
-        return self.judge.front(self.population)
+        return list(self._front)
 
     def run(self) -> None:
         """Evolves until the generations are done or the time is up, then polishes the survivors."""
@@ -199,8 +209,7 @@ class Evolution:
             parents = [self.individuals[i] for i in self.populations[place.source]]
             self._parents = self.judge.members(parents, place.generation)
             self._parents_of = (place.source, place.generation)
-            known = (i for i in self.individuals.values() if i.generation <= place.source)
-            self._calibration = calibration_of(known)
+            self._calibration = calibration_from(self._lessons_until(place.source))
         ceiling = math.inf if self.config.ceiling is None else self.config.ceiling * count_flops(self.founder)
         members, learned = self._parents, self._calibration
         birth = breed(
@@ -228,10 +237,7 @@ class Evolution:
         """
         generation, examples = self.generation + 1, self._polish_examples()
         phase, ids = "polishing the survivors", count(self._first_id(generation))
-        births = [
-            further_training(parent, next(ids), generation)
-            for parent in self.judge.promising(self.population)
-        ]
+        births = [further_training(parent, next(ids), generation) for parent in self._promising]
         self._report(generation, len(births), phase)
         reference = self.reference_order(examples)
         if not reference.read_outcome():
@@ -244,7 +250,7 @@ class Evolution:
 
     def _first_id(self, generation: int) -> int:
         """The first id of a generation, whether some of its children are developed already or not."""
-        return 1 + max(i.id for i in self.individuals.values() if i.generation < generation)
+        return 1 + max(last for born, last in self._last_ids.items() if born < generation)
 
     def _submit(self, birth: Birth, examples: int, rate: float = 1.0) -> None:
         """Has a birth developed, unless the lineage holds it already."""
@@ -266,14 +272,31 @@ class Evolution:
         for order, outcome in self.crew.wait():
             if order.id == REFERENCE_ID:  # its outcome stays on disk
                 continue
-            individual = as_individual(self._underway.pop(order.id), outcome)
+            birth = self._underway.pop(order.id)
+            individual = as_individual(birth, outcome)
             self.lineage.add(individual)
             self.individuals[individual.id] = individual
             self._recent.append(individual)
-            self.born[individual.generation] += 1
-            self.failed += not individual.is_alive
+            self._count(individual, birth.parent)
             outcome_path(self.lineage.run_dir, individual.id).unlink(missing_ok=True)
             self._report(self.generation + 1, children, phase)
+
+    def _count(self, individual: Individual, parent: Individual | None) -> None:
+        """Keeps of a child what is needed of it when it is gone."""
+        generation = individual.generation
+        self.born[generation] += 1
+        self.failed += not individual.is_alive
+        self._last_ids[generation] = max(individual.id, self._last_ids.get(generation, 0))
+        if lesson := lesson_of(individual, parent):
+            self._lessons.setdefault(generation, []).append(lesson)
+
+    def _lessons_until(self, generation: int) -> list[Lesson]:
+        """What the latest generations up to this one taught, as far back as it takes to have enough."""
+        found: list[Lesson] = []
+        while generation > 0 and len(found) < LESSONS:
+            found += self._lessons.get(generation, [])
+            generation -= 1
+        return found
 
     def _select(self, generation: int, births: list[Birth], is_polish: bool = False) -> None:
         able = [child for b in births if (child := self.individuals[b.id]).is_alive]
@@ -295,6 +318,16 @@ class Evolution:
             owner = self.individuals.get(int(path.stem)) if path.stem.isdigit() else None
             if owner is not None and owner.generation <= generation and owner.id not in kept:
                 path.unlink()
+        gone = [i for i in self.individuals.values() if i.generation <= generation and i.id not in kept | {0}]
+        for individual in gone:
+            del self.individuals[individual.id]
+        self._judge_population()
+
+    def _judge_population(self) -> None:
+        """Finds who is on the front and who spans it: once, because every report and every deadline asks."""
+        population = self.population
+        self._front = self.judge.front(population) if population else []
+        self._promising = self.judge.promising(population) if population else []
 
     def _record(self, generation: int) -> None:
         """Adds a finished generation to DEAP's logbook."""
@@ -311,8 +344,7 @@ class Evolution:
         """
         birth = Birth(REFERENCE_ID, 0, None, None, self.founder, None)
         trained = max(i.total_examples for i in self.population)
-        promising = self.judge.promising(self.population)
-        polished = max(i.total_examples + self._scaled(polish_examples, i.genome) for i in promising)
+        polished = max(i.total_examples + self._scaled(polish_examples, i.genome) for i in self._promising)
         examples = max(trained, polished)
         order = order_for(birth, self.config, self.lineage.run_dir, examples)
         seed = derive_seed(self.config.seed, "child", 0)  # it begins with the founder's weights
@@ -342,8 +374,7 @@ class Evolution:
         slots = len(self.crew.slots.devices)
         reference = self.reference_order(examples).recipe.examples
         polish = partial(self._scaled, examples)
-        promising = self.judge.promising(self.population)
-        return last_phases_seconds(promising, self.individuals[0], polish, reference, slots)
+        return last_phases_seconds(self._promising, self.individuals[0], polish, reference, slots)
 
     def _has_time(self) -> bool:
         """Whether one more child can be developed, those in flight be waited for, and the run be ended."""
@@ -357,7 +388,7 @@ class Evolution:
         config, slots = self.config, len(self.crew.slots.devices)
         if config.minutes is not None:
             return max(0.0, 60 * config.minutes - self.elapsed)
-        if config.generations is None or self.generation < 0 or len(self.individuals) <= slots:
+        if config.generations is None or self.generation < 0 or self.born.total() <= slots:
             return None
         left = (config.generations - self.generation) * config.offspring - self.born[generation]
         child = fmean(individual.outcome.seconds for individual in self._recent)
@@ -368,7 +399,7 @@ class Evolution:
         self._report(self.generation, max(1, self.born[self.generation]), phase)
 
     def _report(self, generation: int, children: int, phase: str | None = None) -> None:
-        front = [(i.id, i.outcome.accuracy or 0.0, i.flops) for i in self.front()] if self.population else []
+        front = [(i.id, i.outcome.accuracy or 0.0, i.flops) for i in self._front]
         self.report(
             Progress(
                 phase=phase or ("evolving" if generation else "training the founder"),

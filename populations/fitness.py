@@ -130,10 +130,12 @@ def spread_front(
         if accuracy(item) > best - tolerance:
             kept.append(item)
         best = max(best, accuracy(item))
+    sizes = np.log([max(cost(item), 1.0) for item in kept])
     while len(kept) > most:
-        sizes = [math.log(max(cost(item), 1)) for item in kept]
-        nearest = min(range(len(kept) - 1), key=lambda i: sizes[i + 1] - sizes[i])
-        del kept[min(nearest, nearest + 1, key=lambda i: accuracy(kept[i]))]
+        nearest = int(np.argmin(np.diff(sizes)))
+        worse = min(nearest, nearest + 1, key=lambda i: accuracy(kept[i]))
+        del kept[worse]
+        sizes = np.delete(sizes, worse)
     return kept
 
 

@@ -1,0 +1,317 @@
+"""What a child costs the driver, and what it costs a worker, as everything grows.
+
+    python -m analysis.benchmarks.scaling --children 1000
+
+The driver's own cost is that of a real evolution with a real lineage on disk, in which developing a child is
+replaced by making an outcome up; what that takes is left out. Passing orders between processes is left out
+too. Memory is counted in a second evolution, because counting it takes time. The worker's cost is that of
+developing a child on made-up pictures in the shape of Fashion-MNIST, in a process of its own. What operations
+on genomes cost is in `analysis.benchmarks.genome_ops`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import itertools
+import math
+import multiprocessing
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import torch
+import tyro
+from matplotlib.figure import Figure
+from msgspec import Struct
+
+from analysis.benchmarks.criteria import Machine, this_machine
+from analysis.benchmarks.stub import StubCrew
+from analysis.benchmarks.synthetic import VALIDATION, WIDTHS, network, pictures
+from analysis.common import CATEGORIES, GREY, save_figure, styled
+from analysis.table import format_table
+from evo_topo.cost import count_macs
+from evo_topo.genome import Genome
+from evo_topo.recipe import Recipe
+from evo_topo.task import save_task
+from populations.config import Config
+from populations.development import DATA, Order, develop
+from populations.evolution import Evolution
+from populations.individual import Individual
+from populations.lineage import Lineage
+from populations.presets import PRESETS
+from populations.workers import Slots
+
+PROG = "python -m analysis.benchmarks.scaling"
+GENERATIONS = 4
+"""Fewest of a measured evolution: the first fills the population, so memory is compared from half on."""
+EXAMPLES = (5_000, 20_000, 55_000)
+"""Training examples there are, as the data grow."""
+
+
+class DriverInfo(Struct, frozen=True):
+    """The driver's own cost at one size of the population; times are means per child, in milliseconds.
+
+    Attributes:
+        population: Parents, and children per generation.
+        children: Children of the run.
+        wall: Wall-clock time.
+        storing: Of this, what the lineage takes, which waits until the disk has everything.
+        cpu: CPU time.
+        generations: CPU time by generation.
+        growth: CPU time in the later half of the run as a multiple of the earlier half's.
+        bytes: By how much the driver's memory grows, over the later half of the run.
+        memory: Bytes of memory at the end of each generation.
+    """
+
+    population: int
+    children: int
+    wall: float
+    storing: float
+    cpu: float
+    generations: list[float]
+    growth: float
+    bytes: float
+    memory: list[int]
+
+
+class WorkerInfo(Struct, frozen=True):
+    """What developing one child costs a worker.
+
+    Attributes:
+        macs: Of the network.
+        training_examples: Training examples that there are; as many of them are trained on in every case.
+        seconds: Wall-clock of the development.
+        training_seconds: Of these, of training.
+        bytes: Peak memory of the process, with torch and the mapped data.
+    """
+
+    macs: int
+    training_examples: int
+    seconds: float
+    training_seconds: float
+    bytes: int
+
+
+class ScalingInfo(Struct, frozen=True):
+    """All numbers of the benchmark."""
+
+    machine: Machine
+    driver: list[DriverInfo]
+    workers: list[WorkerInfo]
+
+
+class _TimedLineage(Lineage):
+    """Knows how long it took to store."""
+
+    seconds_storing = 0.0
+
+    def add(self, individual: Individual) -> None:
+        started = time.perf_counter()
+        super().add(individual)
+        self.seconds_storing += time.perf_counter() - started
+
+
+class _Watched(Evolution):
+    """Reads clocks and memory when a generation is finished; made-up outcomes take no time."""
+
+    def __init__(self, config: Config, founder: Genome, lineage: Lineage) -> None:
+        slots = Slots(("cpu", "cpu"), 1, lineage.run_dir)
+        super().__init__(config, founder, VALIDATION, lineage, slots, lambda _: None)
+        self.stub = StubCrew(slots, VALIDATION)
+        self.crew = self.stub
+        self.clocks: list[tuple[float, float]] = []
+        self.memory: list[int] = []
+
+    def _finish_generation(
+        self, generation: int, survivors: list[Individual], is_polish: bool = False
+    ) -> None:
+        super()._finish_generation(generation, survivors, is_polish)
+        stub = self.stub
+        self.clocks.append((time.perf_counter() - stub.seconds, time.process_time() - stub.cpu_seconds))
+        if tracemalloc.is_tracing():
+            gc.collect()
+            self.memory.append(tracemalloc.get_traced_memory()[0])
+
+
+def driver_info(population: int, children: int) -> DriverInfo:
+    """Measures the driver at one size of the population.
+
+    Args:
+        population: Parents, and children per generation.
+        children: Fewest children; there are always some generations.
+    """
+    generations = max(GENERATIONS, math.ceil(children / population))
+    clocks, storing = _evolve(population, generations)[:2]
+    tracemalloc.start()
+    try:
+        memory = _evolve(population, generations)[2]
+    finally:
+        tracemalloc.stop()
+    total, half = population * generations, generations // 2
+    cpu = [1000 * (b - a) / population for (_, a), (_, b) in itertools.pairwise(clocks)]
+    return DriverInfo(
+        population=population,
+        children=total,
+        wall=1000 * (clocks[-1][0] - clocks[0][0]) / total,
+        storing=1000 * storing / (1 + total),
+        cpu=statistics.fmean(cpu),
+        generations=cpu,
+        growth=statistics.fmean(cpu[half:]) / statistics.fmean(cpu[:half]),
+        bytes=(memory[-1] - memory[half]) / (population * (generations - half)),
+        memory=memory,
+    )
+
+
+def _evolve(population: int, generations: int) -> tuple[list[tuple[float, float]], float, list[int]]:
+    """Clocks, seconds spent on storing, and memory of a run; the time that is left is worked out, too."""
+    config = dataclasses.replace(
+        PRESETS["fashion-mnist"].config,
+        parents=population,
+        offspring=population,
+        generations=generations,
+        minutes=1e5,
+        polish_examples=0,
+    )
+    with tempfile.TemporaryDirectory() as folder, closing(_TimedLineage(Path(folder))) as lineage:
+        evolution = _Watched(config, PRESETS["fashion-mnist"].founder(), lineage)
+        evolution.run()
+        return evolution.clocks, lineage.seconds_storing, evolution.memory
+
+
+def worker_info(widths: Sequence[int], training_examples: int, recipe: Recipe) -> WorkerInfo:
+    """Measures the development of a child, in a process of its own.
+
+    Args:
+        widths: Of the network's convolutions.
+        training_examples: How many there are.
+        recipe: How the child trains.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_develop, (tuple(widths), training_examples, recipe))
+
+
+def _develop(widths: tuple[int, ...], training_examples: int, recipe: Recipe) -> WorkerInfo:
+    torch.set_num_threads(1)
+    genome = network(widths)
+    with tempfile.TemporaryDirectory() as folder:
+        save_task(pictures(training_examples), Path(folder) / DATA)
+        for number, examples in enumerate((recipe.batch_size, recipe.examples)):  # the first loads libraries
+            order = Order(
+                id=number,
+                run_dir=folder,
+                genome=genome.to_json(),
+                parent=None,
+                parent_sha256="",
+                edit=None,
+                seed=0,
+                recipe=dataclasses.replace(recipe, examples=examples, learning_rate=0.01),
+                criterion="obd",
+                probe_examples=min(1000, training_examples),
+            )
+            outcome = develop(order, "cpu")
+            if outcome.status != "ok":
+                raise ValueError(f"the child could not be developed: {outcome.reason}")
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return WorkerInfo(count_macs(genome), training_examples, outcome.seconds, outcome.training_seconds, peak)
+
+
+def scaling_table(info: ScalingInfo) -> str:
+    """The numbers as text."""
+    machine = info.machine
+    rows: list[tuple[str, ...]] = [
+        ("population", "children", "CPU ms", "wall ms", "of it storing", "growth", "bytes")
+    ]
+    for item in info.driver:
+        times = [f"{value:.2f}" for value in (item.cpu, item.wall, item.storing, item.growth)]
+        rows.append((f"{item.population:,}", f"{item.children:,}", *times, f"{item.bytes:,.0f}"))
+    lines = [
+        f"{machine.cpu}, threads: {machine.threads}, torch {machine.torch}",
+        "",
+        "the driver's own cost per child",
+        format_table(rows, right=range(7)),
+    ]
+    if info.workers:
+        work: list[tuple[str, ...]] = [
+            ("MACs", "training examples", "seconds", "of them training", "peak MiB")
+        ]
+        for case in info.workers:
+            times = [f"{value:.2f}" for value in (case.seconds, case.training_seconds)]
+            cells = (f"{case.macs:,}", f"{case.training_examples:,}", *times, f"{case.bytes / 2**20:,.0f}")
+            work.append(cells)
+        lines += ["", "a worker's cost of one child", format_table(work, right=range(5))]
+    return "\n".join(lines)
+
+
+@styled
+def draw_scaling(info: ScalingInfo) -> Figure:
+    """Draws the driver's time and memory over the run, one line per size of the population."""
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    time_axes, memory_axes = figure.subplots(1, 2)
+    for item, colour in zip(info.driver, itertools.cycle(CATEGORIES), strict=False):
+        label = f"population {item.population:,}"
+        born = [item.population * (1 + number) for number in range(len(item.generations))]
+        time_axes.plot(born, item.generations, ".-", color=colour, label=label)
+        memory = [value / 2**20 for value in item.memory]
+        memory_axes.plot([0, *born], memory, ".-", color=colour, label=label)
+    time_axes.axhline(5, color=GREY, linestyle="--", linewidth=0.8)
+    time_axes.set_ylim(bottom=0)
+    time_axes.set_ylabel("driver's CPU time per child in ms")
+    memory_axes.set_ylabel("driver's memory in MiB")
+    for axes in (time_axes, memory_axes):
+        axes.set_xscale("log")
+        axes.set_xlabel("children")
+    memory_axes.set_xscale("symlog", linthresh=10)
+    memory_axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def main(
+    populations: tuple[int, ...] = (12, 100, 1000),
+    children: int = 1000,
+    workers: bool = True,
+    out: Path = Path("runs/benchmarks"),
+) -> None:
+    """Measures what a child costs the driver and a worker.
+
+    Args:
+        populations: Sizes of the population that the driver is measured at.
+        children: Fewest children of such a run; there are always four generations.
+        workers: Whether the cost of a worker is measured too.
+        out: Folder for scaling.json and the figure.
+    """
+    if min(populations) < 4 or children < 1:
+        raise ValueError("expected populations of at least 4 and at least one child")
+    driver = []
+    for population in populations:
+        driver.append(driver_info(population, children))
+        print(f"population {population:,}: {driver[-1].cpu:.2f} ms of CPU time per child", flush=True)
+    recipe = PRESETS["fashion-mnist"].config.recipe
+    cases = [(widths, max(EXAMPLES)) for widths in WIDTHS.values()]
+    cases += [(WIDTHS["2 M"], count) for count in EXAMPLES if count < max(EXAMPLES)]
+    costs = [worker_info(*case, recipe) for case in cases] if workers else []
+    info = ScalingInfo(this_machine(), driver, costs)
+    print(scaling_table(info))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "scaling.json").write_bytes(msgspec.json.format(msgspec.json.encode(info)))
+    save_figure(draw_scaling(info), out, "scaling")
+
+
+def command(args: Sequence[str] | None = None) -> None:
+    """The command line; what a user can mend ends in one message and exit code 2."""
+    try:
+        tyro.cli(main, prog=PROG, args=args)
+    except (OSError, ValueError) as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,255 @@
+"""How fast a child trains, against loops of plain torch, and where the time of an evolution goes.
+
+    python -m analysis.benchmarks.throughput --repeats 5
+
+Made-up pictures in the shape of Fashion-MNIST; the recipe is that of the preset. The loops take turns, so
+that a busy machine slows all of them alike; the table holds medians. GPU figures need a GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import msgspec
+import torch
+import tyro
+from matplotlib.figure import Figure
+from msgspec import Struct
+
+from analysis.benchmarks.criteria import Machine, this_machine
+from analysis.benchmarks.loops import plain_network, seconds_by_hand
+from analysis.benchmarks.phases import PhasesInfo, phases_info
+from analysis.benchmarks.synthetic import WIDTHS, NetworkName, network, pictures
+from analysis.common import CATEGORIES, save_figure, styled
+from analysis.table import format_table
+from evo_topo.phenotype import build
+from evo_topo.recipe import Recipe
+from evo_topo.task import Task
+from evo_topo.training import train
+from populations.presets import PRESETS
+
+PROG = "python -m analysis.benchmarks.throughput"
+Loop = Literal["evo_topo", "plain", "careful", "careful, compiled"]
+EPOCHS_ON_GPU = 5
+
+
+class Job(NamedTuple):
+    """One training to time.
+
+    Attributes:
+        loop: Which loop.
+        network: Which network.
+        examples: Training examples that it sees.
+        device: Where.
+    """
+
+    loop: Loop
+    network: NetworkName
+    examples: int
+    device: str
+
+
+class Rate(Struct, frozen=True):
+    """Examples per second of one loop; `ratio` is the median of `evo_topo` / this loop, repeat by repeat."""
+
+    network: str
+    device: str
+    workers: int
+    loop: str
+    examples_per_second: float
+    ratio: float
+
+
+class ThroughputInfo(Struct, frozen=True):
+    """All numbers of the benchmark."""
+
+    machine: Machine
+    examples: int
+    repeats: int
+    rates: list[Rate]
+    phases: list[PhasesInfo]
+    note: str
+
+
+def job_seconds(job: Job) -> float:
+    """Seconds of one training, from an untrained network on the CPU or GPU to a trained one."""
+    task, images = _data(job.device)
+    recipe = dataclasses.replace(PRESETS["fashion-mnist"].config.recipe, examples=job.examples)
+    if job.loop == "evo_topo":
+        return _seconds_of_train(job, task, recipe)
+    model: torch.nn.Module = plain_network(WIDTHS[job.network]).to(job.device)
+    if job.loop == "careful, compiled":
+        torch.compiler.reset()  # every child is another network, so every child is compiled anew
+        model = torch.compile(model)  # type: ignore[assignment]
+    return seconds_by_hand(model, images, task.train.targets, recipe, careful=job.loop != "plain")
+
+
+def _seconds_of_train(job: Job, task: Task, recipe: Recipe) -> float:
+    model = build(network(WIDTHS[job.network]), 0)
+    started = time.perf_counter()
+    train(
+        model, task, recipe, 0, torch.device(job.device)
+    )  # it reads its loss at the end, so it has finished
+    return time.perf_counter() - started
+
+
+@lru_cache(maxsize=1)
+def _data(device: str) -> tuple[Task, torch.Tensor]:
+    """Task and normalised training images, made once per process."""
+    task = pictures().to(device)
+    return task, task.normalise(task.train.inputs)
+
+
+def measure(
+    networks: Sequence[NetworkName],
+    loops: Sequence[Loop],
+    workers: int,
+    device: str,
+    examples: int,
+    repeats: int,
+) -> list[Rate]:
+    """Times every loop in as many processes at once, in turn.
+
+    Args:
+        networks: Which networks.
+        loops: Which loops; `evo_topo` is the first.
+        workers: Processes that train at the same time, of one thread each.
+        device: Where.
+        examples: Training examples of each training.
+        repeats: Times that each is measured.
+    """
+    rates = []
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, torch.set_num_threads, (1,)) as pool:
+        for name in networks:
+            jobs = [Job(loop, name, examples, device) for loop in loops]
+            found: dict[str, list[float]] = {loop: [] for loop in loops}
+            for job in jobs:  # the first call of anything is slow
+                pool.map(job_seconds, [job._replace(examples=256)] * workers, chunksize=1)
+            for _ in range(repeats):
+                for job in jobs:
+                    seconds = pool.map(job_seconds, [job] * workers, chunksize=1)
+                    found[job.loop].append(sum(examples / each for each in seconds))
+            for loop, values in found.items():
+                ratios = [ours / theirs for ours, theirs in zip(found[loops[0]], values, strict=True)]
+                median = statistics.median(values)
+                rates.append(Rate(name, device, workers, loop, median, statistics.median(ratios)))
+    return rates
+
+
+def throughput_table(info: ThroughputInfo) -> str:
+    """The numbers as text."""
+    machine = info.machine
+    rows = [("MACs", "device", "workers", "loop", "examples/s", "evo_topo / loop")]
+    for rate in info.rates:
+        speed = f"{rate.examples_per_second:,.0f}"
+        rows.append((rate.network, rate.device, str(rate.workers), rate.loop, speed, f"{rate.ratio:.2f}"))
+    lines = [
+        f"{machine.cpu}, threads: 1, torch {machine.torch}",
+        f"{info.examples:,} examples, {info.repeats} repeats",
+        info.note,
+        "",
+        format_table(rows, right=(0, 2, 4, 5)),
+    ]
+    for name, workers, gain in worker_gains(info.rates):
+        lines.append(f"{name}: {workers} workers train {gain:.2f} times as much as one")
+    for phases in info.phases:
+        lines += [
+            "",
+            f"evolution on {phases.workers} workers, {phases.children} children, {phases.wall:.0f} s",
+        ]
+        lines += [f"  {share:6.1%}  {part}" for part, share in phases.shares.items()]
+        lines.append(f"  {phases.outside:6.1%}  outside training and evaluation")
+    return "\n".join(lines)
+
+
+def worker_gains(rates: Sequence[Rate]) -> list[tuple[str, int, float]]:
+    """Network, workers, and examples per second of `evo_topo` as a multiple of one worker's."""
+    ours = [rate for rate in rates if rate.loop == "evo_topo"]
+    alone = {(r.network, r.device): r.examples_per_second for r in ours if r.workers == 1}
+    return [
+        (r.network, r.workers, r.examples_per_second / alone[r.network, r.device])
+        for r in ours
+        if r.workers > 1 and (r.network, r.device) in alone
+    ]
+
+
+@styled
+def draw_throughput(info: ThroughputInfo) -> Figure:
+    """Draws examples per second, one group of bars per network, device and number of workers."""
+    places = list(dict.fromkeys((r.network, r.device, r.workers) for r in info.rates))
+    loops = list(dict.fromkeys(r.loop for r in info.rates))
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(loops)
+    for number, (loop, colour) in enumerate(zip(loops, CATEGORIES, strict=False)):
+        some = [rate for rate in info.rates if rate.loop == loop]
+        at = [places.index((r.network, r.device, r.workers)) + (number + 0.5) * width - 0.4 for r in some]
+        axes.bar(at, [r.examples_per_second for r in some], width, color=colour, label=loop)
+    axes.set_xticks(range(len(places)), [f"{name}\n{device} x {count}" for name, device, count in places])
+    axes.set_yscale("log")
+    axes.set_ylabel("training examples per second")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def main(
+    networks: tuple[NetworkName, ...] = get_args(NetworkName),
+    workers: tuple[int, ...] = (1, 2),
+    examples: int = 4000,
+    repeats: int = 5,
+    generations: int = 3,
+    out: Path = Path("runs/benchmarks"),
+) -> None:
+    """Compares the speed of training with loops of plain torch.
+
+    Args:
+        networks: Which networks, by their MACs.
+        workers: Numbers of processes that train at the same time.
+        examples: Training examples of a child on the CPU; on a GPU it is five epochs.
+        repeats: Times that everything is measured.
+        generations: Of the evolution whose time is told apart; 0 leaves it out.
+        out: Folder for throughput.json and the figure.
+    """
+    if min(workers) < 1 or examples < 1 or repeats < 1 or generations < 0:
+        raise ValueError("expected at least one worker, example and repeat, and no negative generations")
+    loops: tuple[Loop, ...] = get_args(Loop)
+    rates, note = [], "no GPU here: GPU figures are left out"
+    for count in workers:
+        rates += measure(networks, loops[:3], count, "cpu", examples, repeats)
+    if torch.cuda.is_available():
+        many = EPOCHS_ON_GPU * len(_data("cpu")[0].train.targets)
+        rates += measure(networks, loops, 1, "cuda", many, repeats)
+        note = f"GPU: {torch.cuda.get_device_name()}, {many:,} examples a child, compilation counted"
+    phases = []
+    if generations:
+        config = dataclasses.replace(
+            PRESETS["fashion-mnist"].config, generations=generations, accuracy_floor=0.0
+        )
+        phases = [phases_info(pictures(), config, max(workers))]
+    info = ThroughputInfo(this_machine(), examples, repeats, rates, phases, note)
+    print(throughput_table(info))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "throughput.json").write_bytes(msgspec.json.format(msgspec.json.encode(info)))
+    save_figure(draw_throughput(info), out, "throughput")
+
+
+def command(args: Sequence[str] | None = None) -> None:
+    """The command line; what a user can mend ends in one message and exit code 2."""
+    try:
+        tyro.cli(main, prog=PROG, args=args)
+    except (OSError, ValueError) as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,89 @@
+"""The benchmark of training speed compares like with like, and adds up."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from analysis.benchmarks.criteria import this_machine
+from analysis.benchmarks.loops import plain_network, seconds_by_hand
+from analysis.benchmarks.phases import PhasesInfo, phases_info
+from analysis.benchmarks.synthetic import WIDTHS, network, pictures
+from analysis.benchmarks.throughput import (
+    Rate,
+    ThroughputInfo,
+    command,
+    draw_throughput,
+    throughput_table,
+    worker_gains,
+)
+from evo_topo.cost import count_macs, count_params
+from evo_topo.recipe import Recipe
+from populations.presets import PRESETS
+
+RATES = [
+    Rate("2 M", "cpu", 1, "evo_topo", 1000.0, 1.0),
+    Rate("2 M", "cpu", 1, "plain", 500.0, 2.0),
+    Rate("2 M", "cpu", 2, "evo_topo", 1900.0, 1.0),
+]
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_networks_by_hand_are_the_same_and_as_large_as_their_names(name: str) -> None:
+    genome = network(WIDTHS[name])
+    assert count_macs(genome) == pytest.approx(1e6 * float(name.split()[0]), rel=0.1)
+    assert sum(p.numel() for p in plain_network(WIDTHS[name]).parameters()) == count_params(genome)
+
+
+@pytest.mark.parametrize("careful", [False, True])
+def test_loops_by_hand_learn(careful: bool) -> None:
+    task = pictures(4000, 10, 200)
+    torch.manual_seed(0)
+    model = plain_network(WIDTHS["0.5 M"])
+    recipe = Recipe(examples=4000, learning_rate=0.1)
+    assert seconds_by_hand(model, task.normalise(task.train.inputs), task.train.targets, recipe, careful) > 0
+    with torch.no_grad():
+        found = model.eval()(task.normalise(task.test.inputs)).argmax(1)
+    assert (found == task.test.targets).float().mean() > 0.5
+
+
+def test_gains_are_multiples_of_one_worker() -> None:
+    assert worker_gains(RATES) == [("2 M", 2, 1.9)]
+
+
+def test_the_table_holds_every_rate_and_share() -> None:
+    phases = PhasesInfo(2, 12, 30.0, {"training": 0.7, "waiting, and the driver": 0.3}, 0.3)
+    info = ThroughputInfo(this_machine(), 1000, 3, RATES, [phases], "no GPU")
+    text = throughput_table(info)
+    assert all(part in text for part in ("1,900", "2.00", "1.90 times", "30.0%  outside"))
+    draw_throughput(info).draw_without_rendering()
+
+
+@pytest.mark.slow
+def test_shares_of_an_evolution_sum_to_one() -> None:
+    preset = PRESETS["fashion-mnist"].config
+    recipe = dataclasses.replace(preset.recipe, examples=128, calibration_examples=64)
+    config = dataclasses.replace(
+        preset,
+        recipe=recipe,
+        founder_examples=128,
+        generations=1,
+        parents=2,
+        offspring=2,
+        probe_examples=32,
+        accuracy_floor=0.0,
+        example_exponent=0.0,
+    )
+    info = phases_info(pictures(300, 100, 10), config, 1)
+    assert sum(info.shares.values()) == pytest.approx(1)
+    assert info.children == 2
+    assert {"training", "evaluation", "pricing", "inheritance"} <= info.shares.keys()
+    assert min(info.shares.values()) > -0.05
+
+
+def test_bad_input_ends_in_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        command(["--repeats", "0", "--out", str(tmp_path)])
+    assert error.value.code == 2
+    assert "expected at least one worker" in capsys.readouterr().err
