@@ -324,9 +324,14 @@ class Evolution:
         self._judge_population()
 
     def _judge_population(self) -> None:
-        """Finds who is on the front and who spans it: once, because every report and every deadline asks."""
+        """Finds who is on the front and who spans it: once, because every report and every deadline asks.
+
+        Once survivors are polished, the others stand back: a front of both would compare unlike things.
+        """
         population = self.population
-        self._front = self.judge.front(population) if population else []
+        phases = self.lineage.polished()
+        polished = [i for i in population if i.generation in phases]
+        self._front = self.judge.front(polished or population) if population else []
         self._promising = self.judge.promising(population) if population else []
 
     def _record(self, generation: int) -> None:

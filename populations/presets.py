@@ -34,14 +34,14 @@ PRESETS: dict[PresetName, Preset] = {
             recipe=Recipe(
                 examples=4000, batch_size=64, learning_rate=0.05, crop_padding=1, label_smoothing=0.1
             ),
-            generations=8,
+            generations=7,
             parents=10,
             offspring=5,
             growth=0.1,
             probe_examples=1000,
             example_exponent=0.25,
             founder_examples=7000,
-            polish_examples=50_000,
+            polish_examples=40_000,
             accuracy_floor=0.96,
         ),
     ),
