@@ -10,7 +10,14 @@ from deap import base
 from evo_topo.cost import count_flops
 from populations.breeding import derive_seed, global_random
 from populations.config import Config
-from populations.fitness import Member, chance_of, estimated_accuracies, pareto_front, spread_front
+from populations.fitness import (
+    Member,
+    chance_of,
+    estimated_accuracies,
+    fold_accuracy,
+    pareto_front,
+    spread_front,
+)
 from populations.individual import Individual
 
 FOLD = 0.8
@@ -18,7 +25,7 @@ FOLD = 0.8
 
 
 class Judge:
-    """Compares individuals by their accuracies, drawn towards what their losses let expect.
+    """Compares individuals; while they compete, by accuracies drawn towards what their losses let expect.
 
     Args:
         config: Of the run.
@@ -50,8 +57,9 @@ class Judge:
             return [member.individual for member in toolbox.select(pool)]
 
     def front(self, population: Sequence[Individual]) -> list[Individual]:
-        """The Pareto front by estimated accuracies on all validation examples, by rising FLOPs."""
-        pairs, floor = self._estimated(population), self.config.accuracy_floor
+        """The Pareto front by accuracies as measured on all validation examples, by rising FLOPs."""
+        floor = self.config.accuracy_floor
+        pairs = [(individual, fold_accuracy(individual, self.num_validation)) for individual in population]
         able = [pair for pair in pairs if pair[1] >= floor] or pairs
         return [individual for individual, _ in pareto_front(able, _accuracy, _flops)]
 
