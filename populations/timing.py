@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from evo_topo.genome import Genome
 from populations.individual import Individual, Outcome
 
+CROWDED = 1.15
+"""The founder was trained alone; beside others, which share memory and clock rate, it takes longer."""
+
 
 def last_phases_seconds(
     population: Sequence[Individual],
@@ -25,7 +28,8 @@ def last_phases_seconds(
         slots: Children developed at once.
     """
     polish = [_seconds(i.outcome, polish_examples(i.genome)) for i in population]
-    reference = _seconds(founder.outcome, reference_examples)
+    crowded = 1.0 if slots == 1 else CROWDED
+    reference = crowded * _seconds(founder.outcome, reference_examples)
     return max(reference, *polish, (sum(polish) + reference) / slots)
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from populations.individual import Individual, Outcome
-from populations.timing import last_phases_seconds, most_that_fit
+from populations.timing import CROWDED, last_phases_seconds, most_that_fit
 from tests.small import small_founder
 
 
@@ -14,8 +14,8 @@ def individual(seconds: float) -> Individual:
     ("slots", "expected"),
     [
         (1, 10.5 + 20.5 + 60.5),  # one after the other
-        (2, 60.5),  # all others fit beside the reference
-        (8, 60.5),  # no more slots help the longest
+        (2, CROWDED * 60.5),  # all others fit beside the reference
+        (8, CROWDED * 60.5),  # no more slots help the longest
     ],
 )
 def test_the_longest_bounds_the_last_phases(slots, expected):
