@@ -159,11 +159,23 @@ def save_figure(figure: Figure, run_dir: Path, name: str) -> None:
         print(f"wrote {path}")
 
 
-def run_command(function: Callable[..., None], prog: str, args: Sequence[str] | None = None) -> None:
-    """Runs a typed function as a command line; bad input ends in one message and exit code 2."""
+def run_command(
+    function: Callable[..., None],
+    prog: str,
+    args: Sequence[str] | None = None,
+    mendable: tuple[type[Exception], ...] = (LineageError, OSError),
+) -> None:
+    """Runs a typed function as a command line; what a user can mend ends in one message and exit code 2.
+
+    Args:
+        function: Its parameters are the options.
+        prog: Name of the command.
+        args: Arguments; None for those of the process.
+        mendable: Errors whose message tells the user enough.
+    """
     try:
         tyro.cli(function, prog=prog, args=args)
-    except (LineageError, OSError) as error:
+    except mendable as error:
         print(f"{prog}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import NamedTuple
 
 import msgspec
 import torch
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -29,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from analysis.calibration import spearman
-from analysis.common import ACCENT, GREY, PALE, save_figure, styled
+from analysis.common import ACCENT, GREY, PALE, run_command, save_figure, styled
 from analysis.table import format_table
 from evo_topo.curvature import Curvature
 from evo_topo.datasets import DatasetError, load_dataset
@@ -301,12 +299,8 @@ def main(
 
 
 def command(args: Sequence[str] | None = None) -> None:
-    """The command line; what a user can mend ends in one message and exit code 2."""
-    try:
-        tyro.cli(main, prog=PROG, args=args)
-    except (DatasetError, Diverged, OSError, ValueError) as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    """The command line."""
+    run_command(main, PROG, args, (DatasetError, Diverged, OSError, ValueError))
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ from typing import Literal, NamedTuple, get_args
 
 import msgspec
 import torch
-import tyro
 from msgspec import Struct
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from analysis.benchmarks.rival import Criterion, module_macs, torch_pruning
+from analysis.common import run_command
 from analysis.table import format_table
 from evo_topo.cost import count_macs
 from evo_topo.datasets import DatasetError, load_dataset
@@ -240,14 +240,11 @@ def main(
 
 
 def command(args: Sequence[str] | None = None) -> None:
-    """The command line; what a user can mend ends in one message and exit code 2."""
+    """The command line; without Torch-Pruning one message says how to get it."""
     try:
-        tyro.cli(main, prog=PROG, args=args)
+        run_command(main, PROG, args, (DatasetError, Diverged, OSError, ValueError))
     except ImportError as error:
         print(f"{PROG}: {error}; pip install torch-pruning", file=sys.stderr)
-        raise SystemExit(2) from None
-    except (DatasetError, Diverged, OSError, ValueError) as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

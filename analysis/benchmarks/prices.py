@@ -13,7 +13,6 @@ import copy
 import multiprocessing
 import random
 import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Literal
 
 import msgspec
 import torch
-import tyro
 from msgspec import Struct
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -29,6 +27,7 @@ from torch import nn
 
 from analysis.benchmarks.criteria import Machine, Subject, this_machine
 from analysis.calibration import spearman
+from analysis.common import run_command
 from analysis.table import format_table
 from evo_topo.datasets import DatasetError, load_dataset
 from evo_topo.edits import STRUCTURAL_KINDS, AnyEdit, EditError, PruneUnits, SplitUnits, Trade, legal_edits
@@ -279,12 +278,8 @@ def main(
 
 
 def command(args: Sequence[str] | None = None) -> None:
-    """The command line; what a user can mend ends in one message and exit code 2."""
-    try:
-        tyro.cli(main, prog=PROG, args=args)
-    except (DatasetError, Diverged, EditError, OSError, ValueError) as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    """The command line."""
+    run_command(main, PROG, args, (DatasetError, Diverged, EditError, OSError, ValueError))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import math
 import multiprocessing
 import resource
 import statistics
-import sys
 import tempfile
 import time
 import tracemalloc
@@ -28,14 +27,13 @@ from pathlib import Path
 
 import msgspec
 import torch
-import tyro
 from matplotlib.figure import Figure
 from msgspec import Struct
 
 from analysis.benchmarks.criteria import Machine, this_machine
 from analysis.benchmarks.stub import StubCrew
 from analysis.benchmarks.synthetic import VALIDATION, WIDTHS, network, pictures
-from analysis.common import CATEGORIES, GREY, save_figure, styled
+from analysis.common import CATEGORIES, GREY, run_command, save_figure, styled
 from analysis.table import format_table
 from evo_topo.cost import count_macs
 from evo_topo.genome import Genome
@@ -305,12 +303,8 @@ def main(
 
 
 def command(args: Sequence[str] | None = None) -> None:
-    """The command line; what a user can mend ends in one message and exit code 2."""
-    try:
-        tyro.cli(main, prog=PROG, args=args)
-    except (OSError, ValueError) as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    """The command line."""
+    run_command(main, PROG, args, (OSError, ValueError))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -20,7 +19,6 @@ from typing import Literal, NamedTuple, get_args
 
 import msgspec
 import torch
-import tyro
 from matplotlib.figure import Figure
 from msgspec import Struct
 
@@ -28,7 +26,7 @@ from analysis.benchmarks.criteria import Machine, this_machine
 from analysis.benchmarks.loops import plain_network, seconds_by_hand
 from analysis.benchmarks.phases import PhasesInfo, phases_info
 from analysis.benchmarks.synthetic import WIDTHS, NetworkName, network, pictures
-from analysis.common import CATEGORIES, save_figure, styled
+from analysis.common import CATEGORIES, run_command, save_figure, styled
 from analysis.table import format_table
 from evo_topo.phenotype import build
 from evo_topo.recipe import Recipe
@@ -243,12 +241,8 @@ def main(
 
 
 def command(args: Sequence[str] | None = None) -> None:
-    """The command line; what a user can mend ends in one message and exit code 2."""
-    try:
-        tyro.cli(main, prog=PROG, args=args)
-    except (OSError, ValueError) as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    """The command line."""
+    run_command(main, PROG, args, (OSError, ValueError))
 
 
 if __name__ == "__main__":

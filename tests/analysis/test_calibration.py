@@ -87,7 +87,9 @@ def test_one_trial_still_draws(tmp_path: Path) -> None:
     info = calibration_info(open_run(tmp_path))
     trial = msgspec.structs.replace(info.trials[0], predicted=0.0, inherited=0.0, trained=None)
     kinds = [kind for kind in info.kinds if kind.kind == trial.kind]
-    draw_calibration(msgspec.structs.replace(info, trials=[trial], kinds=kinds)).draw_without_rendering()
+    figure = draw_calibration(msgspec.structs.replace(info, trials=[trial], kinds=kinds))
+    figure.draw_without_rendering()
+    assert any(axes.collections for axes in figure.axes)
 
 
 def test_a_run_without_predictions_is_named(tmp_path: Path) -> None:

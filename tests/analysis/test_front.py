@@ -113,8 +113,10 @@ def test_a_run_without_any_measurement_is_named(tmp_path: Path) -> None:
 def test_a_single_point_still_draws(tmp_path: Path) -> None:
     make_run(tmp_path, generations=0)
     info = front_info(open_run(tmp_path))
-    draw_front(info).draw_without_rendering()
-    draw_front(msgspec.structs.replace(info, founder=None, front=[])).draw_without_rendering()
+    for drawn in (info, msgspec.structs.replace(info, founder=None, front=[])):
+        figure = draw_front(drawn)
+        figure.draw_without_rendering()
+        assert len(figure.axes) >= 2
 
 
 def test_json_is_all_there_is_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,8 @@ def lineage_of(run_dir: Path) -> list[tuple[object, ...]]:
     """Everything of a lineage but times."""
     with sqlite3.connect(run_dir / "lineage.db") as db:
         rows = db.execute(
-            "SELECT id, parent, generation, edit, genome, predicted_loss_change, status, inherited_loss, "
+            "SELECT id, parent, generation, edit, genome, predicted_loss_change, promised_loss_change, "
+            "status, inherited_loss, refit_loss, "
             "loss, correct, examples, weights_sha256, prices FROM individual ORDER BY id"
         ).fetchall()
         return [*rows, *db.execute("SELECT * FROM population ORDER BY generation, id").fetchall()]
