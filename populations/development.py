@@ -38,6 +38,9 @@ DATA = "data.safetensors"
 START = "founder.safetensors"
 """Weights that the founder starts from, where it does not start afresh."""
 
+REFIT_EXAMPLES = 512
+"""Probe examples that new parameters are directed by and survivors refit on: more take longer than they help."""
+
 
 class WeightsError(ValueError):
     """Stored weights are missing, damaged, or belong to another genome."""
@@ -153,10 +156,10 @@ def _conceive(order: Order, probe: Probe, device: torch.device) -> _Conception:
     edit: AnyEdit = edit_from_json(order.edit)
     inherited = refit = None
     for part in (edit.first, edit.second) if isinstance(edit, Trade) else (edit,):
-        child, child_model = part.apply(genome), inherit(model, genome, part, probe.first(512))
+        child, child_model = part.apply(genome), inherit(model, genome, part, probe.first(REFIT_EXAMPLES))
         if not part.is_function_preserving:
             inherited = mean_loss(child_model, *probe)
-            reconstruct(child_model, model, genome, part, probe.inputs, seed=order.seed)
+            reconstruct(child_model, model, genome, part, probe.first(REFIT_EXAMPLES).inputs, seed=order.seed)
             refit = mean_loss(child_model, *probe)
         genome, model = child, child_model
     return _Conception(genome, model, mean_loss(model, *probe) if inherited is None else inherited, refit)

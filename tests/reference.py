@@ -225,8 +225,10 @@ def forward_without_branch(model, genome, name, branch, inputs):
 def forward_with_moved_stride(model, genome, edit, inputs):
     """The network with a map thinned out where it is made, not where it is read, or the other way."""
     region, earlier = region_behind(genome, edit.conv), isinstance(edit, DownsampleEarlier)
-    giver = region.readers[0] if earlier else region.makers[0]
-    stride = model.get_submodule(giver).stride
+    readers = [name for name in region.readers if isinstance(genome.by_name[name].op, Conv)]
+    givers = readers if earlier else region.makers
+    new = (2,) * (len(genome.shapes[edit.conv]) - 1)  # where only global pools read the map
+    stride = model.get_submodule(givers[0]).stride if givers else new
 
     def convolution(name, thin):
         op = genome.by_name[name].op
@@ -234,7 +236,7 @@ def forward_with_moved_stride(model, genome, edit, inputs):
         return lambda read: full(read)[(..., *[slice(None, None, s if thin else 1) for s in stride])]
 
     changed = {name: convolution(name, earlier) for name in region.makers}
-    changed |= {name: convolution(name, not earlier) for name in region.readers}
+    changed |= {name: convolution(name, not earlier) for name in readers}
     return forward(model, genome, inputs, changed=changed)
 
 

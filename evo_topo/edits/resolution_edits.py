@@ -1,4 +1,7 @@
-"""Resolution edits: move a stride from the convolutions that read a map to those that make it, or back."""
+"""Resolution edits: move a stride from the convolutions that read a map to those that make it, or back.
+
+A global pool reads a map of any extents, so it has a stride to give, and room for one.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,17 @@ import msgspec
 from evo_topo.edits.base import Edit, EditError
 from evo_topo.edits.surgery import conv_of, with_ops
 from evo_topo.genome import Genome
-from evo_topo.ops import Activation, Add, Concat, Conv, Dropout, Multiply, Norm
+from evo_topo.ops import Activation, Add, Concat, Conv, Dropout, GlobalPool, Multiply, Norm
+
+NEW_STRIDE = 2
+"""Of the convolutions that make a map which global pools alone read."""
 
 
 class DownsampleEarlier(Edit, frozen=True, tag="downsample_earlier"):
     """Moves a stride from the convolutions that read a map to those that make it.
 
-    All nodes between them then work at the lower resolution; weights stay as they are.
+    All nodes between them then work at the lower resolution; weights stay as they are. A map that global
+    pools alone read is made with a new stride.
 
     Attributes:
         conv: One of the convolutions that make the map and take the stride over.
@@ -42,7 +49,8 @@ class DownsampleEarlier(Edit, frozen=True, tag="downsample_earlier"):
 class DownsampleLater(Edit, frozen=True, tag="downsample_later"):
     """Moves a stride from the convolutions that make a map to those that read it.
 
-    All nodes between them then work at the higher resolution; weights stay as they are.
+    All nodes between them then work at the higher resolution; weights stay as they are. Where global pools
+    alone read the map, the stride is gone.
 
     Attributes:
         conv: One of the convolutions that make the map and give the stride away.
@@ -71,7 +79,7 @@ class Region(NamedTuple):
     Attributes:
         makers: Convolutions that make it.
         between: Nodes that work on it pixel by pixel.
-        readers: Convolutions that read it and make another one.
+        readers: Convolutions that read it and make another one, and global pools.
     """
 
     makers: list[str]
@@ -88,8 +96,8 @@ def region_behind(genome: Genome, conv: str) -> Region:
     region, stranger = _flood(genome, conv)
     if stranger is not None:
         raise EditError(
-            f"{stranger!r} also makes or reads the map behind {conv!r}: only convolutions "
-            "can change its resolution"
+            f"{stranger!r} also makes or reads the map behind {conv!r}: only convolutions and global "
+            "pools let its resolution change"
         )
     return region
 
@@ -97,6 +105,7 @@ def region_behind(genome: Genome, conv: str) -> Region:
 def _flood(genome: Genome, conv: str) -> tuple[Region, str | None]:
     """The region behind a convolution; and the first other node that makes or reads its map."""
     conv_of(genome, conv)
+    extents = genome.shapes[conv][1:]
     makers, between, readers = {conv}, set[str](), set[str]()
     stranger = None
     waiting = [conv]
@@ -104,10 +113,15 @@ def _flood(genome: Genome, conv: str) -> tuple[Region, str | None]:
         name = waiting.pop()
         sources = genome.by_name[name].inputs if name in between else ()
         for other in (*sources, *genome.readers[name]):
-            node = genome.by_name[other]
-            if isinstance(node.op, Conv):
+            op = genome.by_name[other].op
+            of_this_map = genome.shapes[other][1:] == extents
+            if other in sources and not of_this_map:
+                continue  # a gate of one pixel, which any map can be multiplied by
+            if isinstance(op, Conv):
                 part = makers if other in sources else readers
-            elif isinstance(node.op, Norm | Activation | Dropout | Add | Multiply | Concat):
+            elif isinstance(op, GlobalPool) and other not in sources:
+                part = readers
+            elif isinstance(op, Norm | Activation | Dropout | Add | Multiply | Concat) and of_this_map:
                 part = between
             else:
                 stranger = stranger or other
@@ -121,20 +135,25 @@ def _flood(genome: Genome, conv: str) -> tuple[Region, str | None]:
 
 def _with_moved_stride(genome: Genome, edit: DownsampleEarlier | DownsampleLater, region: Region) -> Genome:
     """The child in which the makers of a map and its readers have exchanged their strides."""
-    givers, takers = region.makers, region.readers
+    readers = [name for name in region.readers if isinstance(genome.by_name[name].op, Conv)]
+    givers, takers = region.makers, readers
     if isinstance(edit, DownsampleEarlier):
         givers, takers = takers, givers
     ops = {name: conv_of(genome, name)[1] for name in (*givers, *takers)}
+    ones = (1,) * (len(genome.shapes[edit.conv]) - 1)
     strides = {ops[name].stride for name in givers}
+    if not givers and region.readers:
+        strides = {(NEW_STRIDE,) * len(ones)}
     if len(strides) != 1 or max(map(max, strides)) == 1:
         raise EditError(f"{_listed(givers)}: expected one stride above 1, got {_listed(strides)}")
     (stride,) = strides
-    ones = (1,) * len(stride)
     if any(ops[name].stride != ones for name in takers):
         raise EditError(f"{_listed(takers)}: expected convolutions of stride 1, which can take one over")
     moved = {name: msgspec.structs.replace(ops[name], stride=ones) for name in givers}
     moved |= {name: msgspec.structs.replace(ops[name], stride=stride) for name in takers}
     child = with_ops(genome, moved, edit)
+    if child.shapes[edit.conv] == genome.shapes[edit.conv]:
+        raise EditError(f"the map behind {edit.conv!r} is {genome.shapes[edit.conv]}: it stays as it is")
     for name in region.readers:
         if child.shapes[name] != genome.shapes[name]:
             raise EditError(

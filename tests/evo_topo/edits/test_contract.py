@@ -259,6 +259,11 @@ def gated():
     return net.end(net.gate(net.conv(net.input, 3), 2))
 
 
+def pixel():
+    net = Sketch(2, 1, 1)
+    return net.end(net.conv(net.input, 2))
+
+
 def joined():
     net = Sketch(4)
     return net.finish(net.add(Concat(), net.linear(net.input, 2), net.linear(net.input, 1)))
@@ -383,7 +388,9 @@ ILLEGAL = {
     "path from features": (residual, SplitBranch("conv1", "linear8"), "reads \\(features,\\)"),
     "nothing strided": (residual, DownsampleEarlier("conv1"), "conv3: expected one stride above 1"),
     "nothing to give": (residual, DownsampleLater("conv1"), "conv1: expected one stride above 1"),
-    "pooled map": (residual, DownsampleEarlier("conv3"), "'globalpool6' also makes or reads"),
+    "flat map": (flat, DownsampleEarlier("conv1"), "'flatten2' also makes or reads"),
+    "map of a pixel": (gated, DownsampleEarlier("conv5"), "'multiply7' also makes or reads"),
+    "thinned to nothing": (pixel, DownsampleEarlier("conv1"), r"is \(2, 1, 1\): it stays as it is"),
     "taker strided": (EXAMPLES["strided"], DownsampleLater("conv11"), "stride 1, which can take one"),
     "stride across padding": (shifting, DownsampleEarlier("conv1"), "cannot move across this kernel"),
     "only padding": (point, GrowKernel("conv4"), r"windows of 'conv4' would see only padding"),

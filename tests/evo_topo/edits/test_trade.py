@@ -9,14 +9,13 @@ from evo_topo.edits import (
     PRUNES,
     AddUnits,
     DownsampleEarlier,
-    DownsampleLater,
     PruneUnits,
     Trade,
     legal_edits,
     random_edit,
 )
 from evo_topo.edits.trade import TOLERANCE
-from tests.strategies import EXAMPLES, resnet, versatile
+from tests.strategies import EXAMPLES, resnet
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -45,11 +44,3 @@ def test_trades_are_of_many_kinds():
 def test_a_trade_says_what_it_does():
     trade = Trade(PruneUnits((("conv1", (0,)),)), AddUnits("conv4", 2, "tiny"))
     assert trade.describe() == "prune 1 of conv1; add 2 to conv4 (tiny)"
-
-
-def test_the_resolution_goes_back_and_forth():
-    genome = versatile()
-    for edit in legal_edits(genome, (DownsampleEarlier,)):
-        child = edit.apply(genome)
-        assert count_flops(child) < count_flops(genome)
-        assert DownsampleLater(edit.conv).apply(child) == genome
