@@ -252,14 +252,16 @@ def print_result(console: Console, result: Result) -> None:
         table.add_column(title, justify="right")
     for entry in result.front:
         table.add_row(str(entry.id), *_cells(entry))
-    table.add_section()
-    table.add_row("founder", *_cells(result.founder))
+    if result.founder is not None:
+        table.add_section()
+        table.add_row("founder", *_cells(result.founder))
     console.print(table)
-    console.print(
-        f"The founder was trained with {result.founder_examples:,} examples, as many as the longest line "
-        "of descent.",
-        highlight=False,
-    )
+    if result.founder is not None:
+        console.print(
+            f"The founder was trained with {result.founder_examples:,} examples, as many as the longest line "
+            "of descent.",
+            highlight=False,
+        )
     smallest = result.front[0].id
     console.print(f"run folder: {result.run_dir}", highlight=False, soft_wrap=True)
     for command in ("front", "lineage", "calibration"):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from evo_topo.cost import count_flops
 from evo_topo.edits import (
+    PRUNES,
     STRUCTURAL_KINDS,
     AnyEdit,
     Fuse,
@@ -24,19 +25,21 @@ PRICED_ONE_BY_ONE: tuple[type[AnyEdit], ...] = tuple(
 """Kinds that the prices of units and layers say nothing of."""
 
 
-def candidate_edits(genome: Genome, rng: RandomSource, most: int = 8) -> list[AnyEdit]:
+def candidate_edits(genome: Genome, rng: RandomSource, most: int = 12) -> list[AnyEdit]:
     """Draws structural edits of all kinds but those of units and whole layers: random sites, sizes varied.
 
-    The kinds take turns, so that one with few sites is not crowded out.
+    The kinds take turns, so that one with few sites is not crowded out. A kind that prunes gives two at its
+    turn, for more prunes are wanted than growths.
 
     Args:
         genome: The parent.
         rng: Source of uniform numbers.
         most: Largest number of edits.
     """
-    queues: list[Iterator[AnyEdit]] = [
-        iter(shuffled(list(kind.candidates(genome)), rng)) for kind in PRICED_ONE_BY_ONE
-    ]
+    queues: list[Iterator[AnyEdit]] = []
+    for kind in PRICED_ONE_BY_ONE:
+        queue: Iterator[AnyEdit] = iter(shuffled(list(kind.candidates(genome)), rng))
+        queues += [queue] * (2 if kind in PRUNES else 1)
     found: dict[AnyEdit, None] = {}
     while queues and len(found) < most:
         for queue in list(queues):

@@ -71,6 +71,9 @@ class Config:
     polish_share: float = 0.5
     """Share of a timed run that is left for them; they train for as long as it allows, at least as above."""
 
+    compare: bool = True
+    """Train the founder in one go for comparison, as long as the front; else the front has the time."""
+
     seed: int = 0
     """Seed of everything; on CPU the same seed gives the same lineage."""
 

@@ -39,7 +39,7 @@ START = "founder.safetensors"
 """Weights that the founder starts from, where it does not start afresh."""
 
 REFIT_EXAMPLES = 512
-"""Probe examples that new parameters are directed by and survivors refit on: more take longer than they help."""
+"""Of the probe, what new parameters are directed by and survivors refit on; more helped little."""
 
 
 class WeightsError(ValueError):

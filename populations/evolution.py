@@ -239,8 +239,7 @@ class Evolution:
         phase, ids = "polishing the survivors", count(self._first_id(generation))
         births = [further_training(parent, next(ids), generation) for parent in self._promising]
         self._report(generation, len(births), phase)
-        reference = self.reference_order(examples)
-        if not reference.read_outcome():
+        if self.config.compare and not (reference := self.reference_order(examples)).read_outcome():
             self.crew.submit(reference)
         for birth in sorted(births, key=lambda birth: -count_flops(birth.genome)):
             self._submit(birth, examples)
@@ -332,7 +331,9 @@ class Evolution:
         phases = self.lineage.polished()
         polished = [i for i in population if i.generation in phases]
         self._front = self.judge.front(polished or population) if population else []
-        self._promising = self.judge.promising(population) if population else []
+        others = [i for i in population if i.genome != self.founder]  # which has a test of its own
+        able = others if self.config.compare and others else population
+        self._promising = self.judge.promising(able) if able else []
 
     def _record(self, generation: int) -> None:
         """Adds a finished generation to DEAP's logbook."""
@@ -377,7 +378,7 @@ class Evolution:
     def _last_seconds(self, examples: int) -> float:
         """Seconds that the last phases take with so many examples of polish, before scaling."""
         slots = len(self.crew.slots.devices)
-        reference = self.reference_order(examples).recipe.examples
+        reference = self.reference_order(examples).recipe.examples if self.config.compare else 0
         polish = partial(self._scaled, examples)
         return last_phases_seconds(self._promising, self.individuals[0], polish, reference, slots)
 

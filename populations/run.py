@@ -59,14 +59,15 @@ class Result(NamedTuple):
     Attributes:
         run_dir: The run folder.
         front: Pareto front of accuracy against FLOPs, by rising FLOPs.
-        founder: The founder, trained in one go with at least as many examples as anyone on the front.
+        founder: The founder, trained in one go with at least as many examples as anyone on the front; None
+            where no comparison was asked for.
         founder_examples: That number of examples.
         logbook: DEAP's logbook of all generations.
     """
 
     run_dir: Path
     front: list[Entry]
-    founder: Entry
+    founder: Entry | None
     founder_examples: int
     logbook: tools.Logbook
 
@@ -203,19 +204,24 @@ def _check_fit(founder: Genome, task: Task) -> None:
 
 
 def _finish(evolution: Evolution, run_dir: Path) -> Result:
-    """Reads the test split, once, for the front and for the founder that trained as long."""
-    front = evolution.front()
-    outcome = _reference_outcome(evolution, run_dir)
-    reference = Individual(REFERENCE_ID, None, 0, None, evolution.founder, None, None, 0, 0, 0.0, outcome)
+    """Reads the test split, once, for the front and for the founder for comparison, if there is one."""
+    front, references = evolution.front(), []
+    if evolution.config.compare:
+        outcome = _reference_outcome(evolution, run_dir)
+        references = [
+            Individual(REFERENCE_ID, None, 0, None, evolution.founder, None, None, 0, 0, 0.0, outcome)
+        ]
     evolution.report_phase("measuring on the test split")
-    tested = _test_accuracies([*front, reference], run_dir, evolution)
+    tested = _test_accuracies([*front, *references], run_dir, evolution)
     entries = [_entry(individual, tested[individual.id]) for individual in front]
-    founder = _entry(reference, tested[REFERENCE_ID])._replace(id=0)
-    _write(run_dir / FOUNDER, json.dumps({**founder._asdict(), "examples": outcome.examples}, indent=1))
+    founder, examples = None, 0
+    for reference in references:
+        founder, examples = _entry(reference, tested[REFERENCE_ID])._replace(id=0), reference.outcome.examples
+        _write(run_dir / FOUNDER, json.dumps({**founder._asdict(), "examples": examples}, indent=1))
     _write(run_dir / FRONT, json.dumps([entry._asdict() for entry in entries], indent=1))
     weights_path(run_dir, REFERENCE_ID).unlink(missing_ok=True)
     outcome_path(run_dir, REFERENCE_ID).unlink(missing_ok=True)
-    return Result(run_dir, entries, founder, outcome.examples, evolution.logbook)
+    return Result(run_dir, entries, founder, examples, evolution.logbook)
 
 
 def _reference_outcome(evolution: Evolution, run_dir: Path) -> Outcome:
@@ -236,6 +242,8 @@ def _read_result(evolution: Evolution, run_dir: Path) -> Result:
     """What a run that is finished already ended with; the test split is not read again."""
     try:
         front = [Entry(**entry) for entry in json.loads((run_dir / FRONT).read_text())]
+        if not evolution.config.compare:
+            return Result(run_dir, front, None, 0, evolution.logbook)
         founder = json.loads((run_dir / FOUNDER).read_text())
         examples = founder.pop("examples")
         return Result(run_dir, front, Entry(**founder), examples, evolution.logbook)

@@ -24,12 +24,12 @@ def last_phases_seconds(
         population: Who is polished.
         founder: The founder as it was developed.
         polish_examples: Training examples of a network in the polish.
-        reference_examples: Training examples of the founder for comparison.
+        reference_examples: Training examples of the founder for comparison; 0 where there is none.
         slots: Children developed at once.
     """
     polish = [_seconds(i.outcome, polish_examples(i.genome)) for i in population]
     crowded = 1.0 if slots == 1 else CROWDED
-    reference = crowded * _seconds(founder.outcome, reference_examples)
+    reference = crowded * _seconds(founder.outcome, reference_examples) if reference_examples else 0.0
     return max(reference, *polish, (sum(polish) + reference) / slots)
 
 
