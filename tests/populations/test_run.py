@@ -192,6 +192,16 @@ def test_bad_requests_are_refused(finished, tmp_path):
         evolve(small_config(tmp_path / "file" / "run"), small_task(), small_founder())
 
 
+def test_a_run_without_comparison_trains_no_founder_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("populations.run._reference_outcome", None)
+    config = small_config(tmp_path, generations=1, compare=False)
+    result = evolve(config, small_task(), small_founder())
+    assert (result.founder, result.founder_examples) == (None, 0)
+    assert not (tmp_path / "founder.json").exists()
+    again = evolve(config, resume=True)
+    assert (again.front, again.founder) == (result.front, None)
+
+
 def test_a_founder_that_cannot_be_trained_is_an_error(tmp_path):
     recipe = dataclasses.replace(small_config().recipe, learning_rate=1e6)
     with pytest.raises(EvolutionError, match="learning rate"):
