@@ -3,7 +3,7 @@
 Prunes of all kinds are sampled with probability inverse to what they are predicted to cost per FLOP saved,
 growths with probability proportional to what they promise per FLOP; splits go to the units of highest
 saliency per FLOP. The size, a share of the parent's FLOPs, is drawn first: edits of units come near it, and
-others that save less than half of it stand back. Some prunes become trades.
+others that save far less stand back. Some prunes become trades.
 Controls (`random_prices`, and magnitude in `saliency`) differ in the price list alone.
 """
 
@@ -45,6 +45,8 @@ from evo_topo.units import UnitGroup, unit_table
 TRADES = 0.2
 """Share of the prunes that become trades, where a growth fits."""
 TRIES = 6
+SMALL = 0.25
+"""Of the target: prunes that save less than this share of it stand back."""
 LEAST_GROWTH = 0.02
 """Of the parent's MACs: cheaper growths count as much, or paths that cost nothing would always be best."""
 MOST_OF_GROUP = 0.75
@@ -156,7 +158,7 @@ class _Choice(NamedTuple):
         large: list[_Candidate] = []
         for candidate in chain(self._unit_prunes(target), self._layer_prunes(), self._priced()):
             if candidate.size < 0:
-                (small if -candidate.size < target / 2 else large).append(candidate)
+                (small if -candidate.size < SMALL * target else large).append(candidate)
         return chain(self._drawn(large), self._drawn(small))
 
     def _drawn(self, candidates: list[_Candidate]) -> Iterator[_Candidate]:

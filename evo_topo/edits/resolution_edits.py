@@ -12,7 +12,7 @@ import msgspec
 
 from evo_topo.edits.base import Edit, EditError
 from evo_topo.edits.surgery import conv_of, with_ops
-from evo_topo.genome import Genome
+from evo_topo.genome import Genome, once_per_genome
 from evo_topo.ops import Activation, Add, Concat, Conv, Dropout, GlobalPool, Multiply, Norm
 
 NEW_STRIDE = 2
@@ -40,7 +40,7 @@ class DownsampleEarlier(Edit, frozen=True, tag="downsample_earlier"):
 
     @classmethod
     def candidates(cls, genome: Genome) -> Iterator[Self]:
-        return (cls(maker) for maker in _first_makers(genome))
+        return map(cls, _first_makers(genome))
 
     def describe(self) -> str:
         return f"downsample earlier, in {self.conv}"
@@ -67,7 +67,7 @@ class DownsampleLater(Edit, frozen=True, tag="downsample_later"):
 
     @classmethod
     def candidates(cls, genome: Genome) -> Iterator[Self]:
-        return (cls(maker) for maker in _first_makers(genome))
+        return map(cls, _first_makers(genome))
 
     def describe(self) -> str:
         return f"downsample later, behind {self.conv}"
@@ -172,12 +172,15 @@ def _only_reader(genome: Genome, conv: str) -> tuple[str, str] | None:
     return (readers[0], readers[0]) if len(readers) == 1 else None
 
 
-def _first_makers(genome: Genome) -> Iterator[str]:
-    """The first maker of each map that convolutions make and read alone."""
+@once_per_genome
+def _first_makers(genome: Genome) -> list[str]:
+    """The first maker of each map whose resolution can change."""
     seen: set[str] = set()
+    found = []
     for node in genome.nodes:
         if isinstance(node.op, Conv) and node.name not in seen:
             region, stranger = _flood(genome, node.name)
             seen.update(region.makers)  # the region behind each of them is the same
             if stranger is None:
-                yield node.name
+                found.append(node.name)
+    return found

@@ -52,9 +52,9 @@ class PruneUnits(Edit, frozen=True, tag="prune_units"):
                     *group.selections.items(),
                 )
             ]
-            binding = [counts for total, counts in held if max(counts) == total]
+            needed = {counts.index(total) for total, counts in held if total in counts}  # these hold all
             for unit in range(group.width):
-                if not any(counts[unit] == max(counts) for counts in binding):
+                if unit not in needed:
                     yield cls(((group.name, (unit,)),))
 
     @classmethod
@@ -102,11 +102,13 @@ class SplitUnits(Edit, frozen=True, tag="split_units"):
 
     @classmethod
     def legal(cls, genome: Genome) -> Iterator[Self]:
+        roomy = is_roomy(genome)
         for group in unit_table(genome).groups.values():
             for unit in range(group.width):
-                edit = cls(((group.name, (unit,)),))
-                if group.splittable[unit] and (is_roomy(genome) or applies(edit, genome)):
-                    yield edit
+                if group.splittable[unit]:
+                    edit = cls(((group.name, (unit,)),))
+                    if roomy or applies(edit, genome):
+                        yield edit
 
     @classmethod
     def drawn(cls, genome: Genome, rng: RandomSource) -> Self | None:
