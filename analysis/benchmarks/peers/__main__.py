@@ -3,9 +3,9 @@
     python -m analysis.benchmarks.peers --data digits --seeds 1 --minutes 2 --control-minutes 1
 
 evo_topo against Torch-Pruning, iterated (Fang et al. 2023), Optuna's NSGA-II over architectures trained from
-scratch (Akiba et al. 2019), and its own controls. Needs ``pip install -e '.[peers]'``. The grid takes hours: finished
-cells are kept and not run again. Every cell has two workers of one thread and its own process, on the clock
-from its start to the last network read on the test split.
+scratch (Akiba et al. 2019), and its own controls. Needs ``pip install -e '.[peers]'``. The grid takes hours:
+finished cells are kept and not run again. Every cell has two workers of one thread and its own process, on
+the clock from its start to the last network read on the test split; the machine should do nothing else.
 """
 
 from __future__ import annotations
@@ -67,11 +67,10 @@ def tune(
     for name, method in itertools.product(data, [method for method in methods if method in TUNED]):
         prepare_data(name, data_dir, out)
         for number, setting in enumerate(TUNED[method][1]):
-            folder, cell = out / "tuning" / str(number), Cell(name, method, TUNING_SEED, minutes)
-            prepare_data(name, data_dir, folder)
-            record = read_record(record_path(folder, cell))
-            if record is None and run_cell(cell, folder, setting, reads_test=False):
-                record = read_record(record_path(folder, cell))
+            path = record_path(out, cell := Cell(name, method, TUNING_SEED, minutes, number))
+            if read_record(path) is None:
+                run_cell(cell, out)
+            record = read_record(path)
             text = ", ".join(f"{key} {value:g}" for key, value in setting.items())
             volume = f"{hypervolume(record.points, record.founder_macs):.4f}" if record else "failed"
             rows.append((name, method, text, volume, str(len(record.points)) if record else "-"))

@@ -32,17 +32,20 @@ class Cell(Struct, frozen=True):
         method: What searches.
         seed: Of everything random.
         minutes: Wall-clock, from the start of the process to the last network read on the test split.
+        setting: Number of the setting that is tried in tuning; None for the one that was chosen.
     """
 
     data: DataName
     method: str
     seed: int
     minutes: float
+    setting: int | None = None
 
     @property
     def name(self) -> str:
         """What its files are called."""
-        return f"{self.data}-{self.method}-{self.minutes:g}min-{self.seed}"
+        tried = "" if self.setting is None else f"-setting{self.setting}"
+        return f"{self.data}-{self.method}-{self.minutes:g}min-{self.seed}{tried}"
 
 
 class Point(Struct, frozen=True):
@@ -74,6 +77,7 @@ class Record(Struct, frozen=True):
         setting: What the method was tuned in.
         seconds: What the whole cell took.
         points: Every network whose validation accuracy the method measured.
+        cpu_seconds: Processor time of all its processes: little of it where the machine had other work to do.
     """
 
     cell: Cell
@@ -83,6 +87,7 @@ class Record(Struct, frozen=True):
     setting: Setting
     seconds: float
     points: list[Point]
+    cpu_seconds: float = 0.0
 
     @property
     def reported(self) -> list[Point]:

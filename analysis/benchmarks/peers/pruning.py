@@ -1,8 +1,9 @@
 """Iterative pruning by Torch-Pruning (Fang et al. 2023): prune a little, train on, prune again.
 
 One worker prunes by group magnitude, the other by group Taylor importance (Molchanov et al. 2019), each from
-the founder's architecture trained by itself. The networks of all steps are candidates, so the front is the best
-of both criteria. Each training is fitted to the clock: the speed of the network at hand is measured first.
+the founder's architecture trained by itself. The networks of all steps are candidates, so the front is the
+best of both criteria. Each training is fitted to the clock: the speed of the network at hand is measured
+before.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Criterion = Literal["magnitude", "Taylor"]
 CRITERIA: tuple[Criterion, ...] = ("magnitude", "Taylor")
 
 SETTING: Setting = {"steps": 9, "base": 0.2, "rate": 1.0}
-"""Pruning steps; share of the time for the network that is pruned; learning rate after a prune, as a share."""
+"""Pruning steps; share of the time for the unpruned network; share of the learning rate after a prune."""
 SETTINGS: tuple[Setting, ...] = tuple(
     {"steps": steps, "base": base, "rate": rate}
     for steps, base, rate in (

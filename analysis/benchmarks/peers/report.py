@@ -1,14 +1,15 @@
 """What the cells come to: accuracies at budgets of MACs, hypervolumes, and a table of them.
 
 A budget is filled by the reported network of the best validation accuracy within it; its test accuracy is
-the entry. The hypervolume is that of `analysis.front`: with the reference point at accuracy 0 and the founder's
-MACs, linear in MACs, it is the accuracy reached within a budget, averaged over all budgets below the founder's.
+the entry. The hypervolume is that of `analysis.front`: with the reference point at accuracy 0 and the
+founder's MACs, linear in MACs, it is the accuracy reached within a budget, averaged over all budgets below.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -38,6 +39,7 @@ class Summary(Struct, frozen=True):
             measures most.
         measured: Mean number of networks measured.
         seconds: Longest wall-clock of a cell.
+        busy: Smallest processor time of a cell, as a share of its workers' wall-clock.
     """
 
     data: DataName
@@ -50,6 +52,7 @@ class Summary(Struct, frozen=True):
     hypervolumes: list[float]
     measured: float
     seconds: float
+    busy: float
 
 
 def summarise(records: Sequence[Record]) -> Summary:
@@ -68,6 +71,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         hypervolumes=[hypervolume(r.points, r.founder_macs) for r in records],
         measured=statistics.fmean(len(r.points) for r in records),
         seconds=max(r.seconds for r in records),
+        busy=min(r.cpu_seconds / (r.workers * r.seconds) for r in records),
     )
 
 
@@ -87,7 +91,7 @@ def reported_hypervolume(record: Record) -> float:
     """Test accuracy of the network chosen within a budget, averaged over all budgets below the founder's."""
     sizes = sorted({p.macs for p in record.reported if p.macs < record.founder_macs})
     area = 0.0
-    for size, following in zip(sizes, [*sizes[1:], record.founder_macs], strict=True):
+    for size, following in pairwise([*sizes, record.founder_macs]):
         area += (accuracy_within(size, record.reported) or 0.0) * (following - size)
     return area / record.founder_macs
 
@@ -116,22 +120,24 @@ def peers_table(summaries: Sequence[Summary], machines: Sequence[str]) -> str:
         some = [s for s in summaries if (s.data, s.minutes) == (data, minutes)]
         budgets = [f"{budget / 1e6:g} M" for budget in some[0].budgets]
         heading = (f"{data}, {minutes:g} min", "seeds", *budgets, "hypervolume", "(validation)")
-        rows = [(*heading, "networks", "seconds")]
+        rows = [(*heading, "networks", "seconds", "busy")]
         for s in sorted(some, key=lambda s: -statistics.fmean(s.test_hypervolumes)):
             cells = [_mean_and_range(values, len(s.seeds)) for values in s.test_accuracies]
             volumes = [
                 _mean_and_range(values, len(s.seeds)) for values in (s.test_hypervolumes, s.hypervolumes)
             ]
-            count = f"{s.measured:.0f}"
-            rows.append((s.method, str(len(s.seeds)), *cells, *volumes, count, f"{s.seconds:.0f}"))
+            costs = f"{s.measured:.0f}", f"{s.seconds:.0f}", f"{s.busy:.0%}"
+            rows.append((s.method, str(len(s.seeds)), *cells, *volumes, *costs))
         texts.append(format_table(rows, right=range(1, len(rows[0]))))
     return "\n\n".join([*texts, LEGEND])
 
 
-LEGEND = """Test accuracy of the network that validation accuracy chooses within so many MACs: mean (lowest .. highest)
-over seeds; [n] where only n seeds have such a network. Hypervolume: the same, averaged over all budgets
-below the founder's MACs (reference point: accuracy 0, founder's MACs), and that of all networks measured on the
-validation split. Networks: how many were measured, on average. Seconds: of the longest cell."""
+LEGEND = """Test accuracy of the network that validation accuracy chooses within so many MACs: mean (lowest ..
+highest) over seeds; [n] where only n seeds have such a network. Hypervolume: the same, averaged over all
+budgets below the founder's MACs (reference point: accuracy 0, founder's MACs); in brackets that of all
+networks measured, on the validation split. Networks: how many were measured, on average. Seconds: of the
+longest cell. Busy: least processor time of a cell, as a share of its two workers'; low where others used the
+machine."""
 
 
 def _mean_and_range(values: Sequence[float], seeds: int) -> str:

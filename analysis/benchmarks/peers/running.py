@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import resource
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
+import msgspec
 import torch
 
 from analysis.benchmarks.criteria import this_machine
@@ -87,20 +89,18 @@ def prepare_data(data: DataName, data_dir: Path | None, out: Path) -> None:
         save_task(load_dataset(data, data_dir), path)
 
 
-def run_cell(cell: Cell, out: Path, setting: Setting | None = None, reads_test: bool = True) -> bool:
+def run_cell(cell: Cell, out: Path) -> bool:
     """Runs a cell in a fresh process, whose start is on the clock, and keeps its record.
 
     Args:
         cell: What to run.
-        out: Folder of all cells.
-        setting: What its method is tuned in; None for what was chosen.
-        reads_test: Whether its front is measured on the test split; not while a method is being tuned.
+        out: Folder of all cells; the data are prepared.
 
     Returns:
         Whether it was finished; otherwise the process has said why not.
     """
     process = multiprocessing.get_context("spawn").Process(
-        target=_run_here, args=(cell, out, setting, reads_test, time.monotonic())
+        target=_run_here, args=(cell, out, time.monotonic())
     )
     process.start()
     try:
@@ -111,24 +111,30 @@ def run_cell(cell: Cell, out: Path, setting: Setting | None = None, reads_test: 
     return process.exitcode == 0
 
 
-def _run_here(cell: Cell, out: Path, setting: Setting | None, reads_test: bool, started: float) -> None:
+def _run_here(cell: Cell, out: Path, started: float) -> None:
     try:
-        write_record(record_path(out, cell), _record(cell, out, setting, reads_test, started))
+        record = make_record(cell, out, started)
     finally:
         stop_workers()  # this process would wait for them, idle as they are
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu_seconds = sum(usage.ru_utime + usage.ru_stime for usage in spent)
+    write_record(record_path(out, cell), msgspec.structs.replace(record, cpu_seconds=cpu_seconds))
 
 
-def _record(cell: Cell, out: Path, setting: Setting | None, reads_test: bool, started: float) -> Record:
+def make_record(cell: Cell, out: Path, started: float) -> Record:
+    """Runs a cell in this process, which was started at this time of the monotonic clock."""
     torch.set_num_threads(1)
-    chosen = setting or TUNED.get(cell.method, ({}, ()))[0]
+    chosen, settings = TUNED.get(cell.method, ({}, ()))
+    setting = chosen if cell.setting is None else settings[cell.setting]
     clock = Clock(started, 60 * cell.minutes)
     bench = prepare(cell, out, clock)
     if cell.method in EVOLUTIONS:
         points = ours.evolved(bench, EVOLUTIONS[cell.method])
     else:
-        points = tested_points(bench, SEARCHES[cell.method](bench, chosen), reads_test)
+        networks = SEARCHES[cell.method](bench, setting)
+        points = tested_points(bench, networks, reads_test=cell.setting is None)
     founder_macs = count_macs(bench.founder)
-    record = Record(cell, this_machine(), WORKERS, founder_macs, chosen, clock.elapsed, points)
+    record = Record(cell, this_machine(), WORKERS, founder_macs, setting, clock.elapsed, points)
     shutil.rmtree(bench.folder / "weights", ignore_errors=True)
     return record
 
@@ -145,7 +151,13 @@ def prepare(cell: Cell, out: Path, clock: Clock) -> Bench:
 
 
 def tested_points(bench: Bench, networks: Sequence[Network], reads_test: bool) -> list[Point]:
-    """What a search measured; its front by validation accuracy is read on the test split now, once."""
+    """What a search measured; its front by validation accuracy is read on the test split now, once.
+
+    Args:
+        bench: Of the cell.
+        networks: All that was measured.
+        reads_test: Not while a method is being tuned.
+    """
     final = [network for network in networks if network.is_final]
     front = pareto_front(final, lambda n: n.accuracy, lambda n: float(count_macs(n.genome)))
     tested = read_test(bench, front) if reads_test else {}

@@ -2,8 +2,8 @@
 
 The genetic algorithm is that of Deb et al. 2002 as Optuna has it, with a population as large as evo_topo's.
 It selects by the same two objectives, accuracy floor included; no network exceeds the founder's MACs, none is
-trained twice, and the founder's architecture is the first that it tries. The last phase is evo_topo's: the same
-share of the time, the same choice of networks.
+trained twice, and the founder's architecture is the first that it tries. The last phase is evo_topo's: the
+same share of the time, the same choice of networks.
 """
 
 from __future__ import annotations
