@@ -36,6 +36,7 @@ from evo_topo.phenotype import build
 from evo_topo.task import save_task
 from evo_topo.training import evaluate, reestimate_batchnorm, train
 from populations.development import DATA, weights_path
+from populations.founders import conv_net
 from populations.presets import PRESETS
 from tests.small import small_config, small_founder, small_task
 
@@ -85,10 +86,10 @@ def test_the_table_says_how_many_seeds_fill_a_budget():
 
 
 def test_the_figure_holds_every_method():
-    records = [record_of(POINTS), record_of(POINTS[:1], "optuna"), record_of(POINTS[1:], "optuna", 2)]
-    figure = peers.draw_peers(records)
+    records = [record_of(POINTS, method, seed) for method in running.METHODS for seed in (1, 2)]
+    figure = peers.draw_peers([*records, record_of(POINTS[:1], "optuna", 3)])  # who reports nothing, too
     figure.draw_without_rendering()
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["evo_topo", "optuna"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(running.METHODS)
 
 
 def test_the_grid_compares_controls_at_equal_length():
@@ -219,7 +220,8 @@ def test_controls_differ_in_one_idea():
 @pytest.mark.parametrize("criterion", ["magnitude", "Taylor"])
 def test_pruning_meets_its_targets_and_leaves_what_it_measured(criterion, tmp_path, monkeypatch):
     pytest.importorskip("torch_pruning")
-    task, founder, recipe = small_task(), small_founder(), small_config().recipe
+    task, recipe = small_task(), small_config().recipe
+    founder = conv_net(task.input_shape, task.num_classes, (24, 24, 24), (1, 2, 1))
     save_task(task, tmp_path / DATA)
 
     def train_briefly(deadline, clock, model, task, recipe, seed):
@@ -228,6 +230,7 @@ def test_pruning_meets_its_targets_and_leaves_what_it_measured(criterion, tmp_pa
         return evaluate(model, task.validation, task).accuracy
 
     monkeypatch.setattr(pruning, "train_until", train_briefly)
+    monkeypatch.setattr(pruning, "SMALLEST", 0.1)
     setting = {**pruning.SETTING, "steps": 3}
     now = time.monotonic()
     job = pruning.Job(criterion, 40, str(tmp_path), founder.to_json(), recipe, 7, 100, now, 1e6, setting)
@@ -236,7 +239,7 @@ def test_pruning_meets_its_targets_and_leaves_what_it_measured(criterion, tmp_pa
     genomes = [Genome.from_json(step.genome) for step in steps]
     assert genomes[0].fingerprint == founder.fingerprint
     for number, (step, genome) in enumerate(zip(steps, genomes, strict=True)):
-        assert count_macs(genome) <= count_macs(founder) * pruning.SMALLEST ** (number / 3)
+        assert count_macs(genome) <= count_macs(founder) * 0.1 ** (number / 3)
         model = build(genome)
         model.load_state_dict(load_file(weights_path(tmp_path, step.id)))
         assert module_macs(model.eval(), task.normalise(task.train.inputs[:1])) == count_macs(genome)

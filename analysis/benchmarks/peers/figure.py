@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ from analysis.benchmarks.peers.cells import Record
 from analysis.benchmarks.peers.report import BUDGETS, accuracy_within, hypervolume_over_time
 from analysis.common import CATEGORIES, format_count, styled
 
-SHOWN = 0.6
+SHOWN = 0.85
 """Least share of the best final hypervolume that the axis of hypervolumes begins with."""
 
 
@@ -29,13 +30,16 @@ def draw_peers(records: Sequence[Record]) -> Figure:
     cell = records[0].cell
     figure = Figure(figsize=(13, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for method, colour in zip(dict.fromkeys(r.cell.method for r in records), CATEGORIES, strict=False):
+    methods = dict.fromkeys(r.cell.method for r in records)
+    looks = product(("-", "--"), CATEGORIES)  # dashes where there are more methods than colours
+    for method, (line, colour) in zip(methods, looks, strict=False):
         some = [r for r in records if r.cell.method == method]
-        _draw_accuracies(left, some, colour)
-        _draw_hypervolumes(right, some, method, colour)
+        _draw_accuracies(left, some, colour, line)
+        _draw_hypervolumes(right, some, colour, line)
     seeds = len({r.cell.seed for r in records})
-    left.set_title(f"{cell.data}, {cell.minutes:g} minutes: test accuracy for compute", weight="bold")
+    left.set_title(f"{cell.data}, {cell.minutes:g} min: test accuracy for compute", weight="bold")
     left.set_xscale("log")
+    left.set_xlim(0.5 * BUDGETS[cell.data][0], 1.3 * records[0].founder_macs)
     left.xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
     left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     left.xaxis.set_minor_formatter(NullFormatter())
@@ -52,7 +56,7 @@ def draw_peers(records: Sequence[Record]) -> Figure:
     return figure
 
 
-def _draw_accuracies(axes: Axes, records: Sequence[Record], colour: str) -> None:
+def _draw_accuracies(axes: Axes, records: Sequence[Record], colour: str, line: str) -> None:
     """Dots for every reported network, a line through the means at the budgets that all seeds can fill."""
     dots = [(p.macs, p.test_accuracy) for r in records for p in r.reported]
     axes.plot(*zip(*dots, strict=True), "o", color=colour, markersize=4, alpha=0.35, markeredgewidth=0)
@@ -63,15 +67,16 @@ def _draw_accuracies(axes: Axes, records: Sequence[Record], colour: str) -> None
         if len(values) == len(records):
             means.append((budget, statistics.fmean(values)))
     if means:
-        axes.plot(*zip(*means, strict=True), "-D", color=colour, linewidth=1.5, markersize=6)
+        axes.plot(*zip(*means, strict=True), line, marker="D", color=colour, linewidth=1.5, markersize=6)
 
 
-def _draw_hypervolumes(axes: Axes, records: Sequence[Record], method: str, colour: str) -> None:
+def _draw_hypervolumes(axes: Axes, records: Sequence[Record], colour: str, line: str) -> None:
     """The mean over seeds as a step, and the range."""
+    method = records[0].cell.method
     curves = [hypervolume_over_time(record) for record in records]
     times = sorted({seconds for curve in curves for seconds, _ in curve} | {max(r.seconds for r in records)})
     values = np.array([[_at(curve, seconds) for seconds in times] for curve in curves])
-    axes.step(times, values.mean(0), where="post", color=colour, linewidth=1.6, label=method)
+    axes.step(times, values.mean(0), line, where="post", color=colour, linewidth=1.6, label=method)
     axes.fill_between(times, values.min(0), values.max(0), step="post", color=colour, alpha=0.15, linewidth=0)
 
 
@@ -84,7 +89,8 @@ def _begin_axes(left: Axes, right: Axes, records: Sequence[Record]) -> None:
     dots = [p.test_accuracy for r in records for p in r.reported if p.test_accuracy is not None]
     if dots:
         bottom, top = np.quantile(dots, 0.1), max(dots)
-        left.set_ylim(bottom - 0.3 * (top - bottom) - 1e-3, top + 0.1 * (top - bottom) + 1e-3)
+        margin = 0.1 * (top - bottom) + 1e-3
+        left.set_ylim(bottom - 3 * margin, top + margin)
     best = max(hypervolume_over_time(record)[-1][1] for record in records)
     right.set_ylim(SHOWN * best, 1.02 * best)
     right.set_xlim(0, None)
