@@ -15,7 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from itertools import accumulate, chain
 from operator import neg
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -41,6 +41,9 @@ from evo_topo.genome import Genome
 from evo_topo.ops import MAX_WIDTH
 from evo_topo.prices import Prices, UnitPrices
 from evo_topo.units import UnitGroup, unit_table
+
+Mutations = Literal["all", "prunes", "growths"]
+"""Which edits a mutation may be: those that save FLOPs, those that do not, or both, and trades of the two."""
 
 TRADES = 0.2
 """Share of the prunes that become trades, where a growth fits."""
@@ -88,6 +91,7 @@ def propose(
     smallest: float = 0.1,
     largest: float = 0.75,
     calibration: Calibration | None = None,
+    mutations: Mutations = "all",
 ) -> Proposal:
     """Samples an edit: prunes by predicted loss per FLOP, splits by saliency per FLOP.
 
@@ -99,6 +103,7 @@ def propose(
         smallest: Smallest size of an edit, as a share of the parent's FLOPs.
         largest: Largest size; sizes between are log-uniform. An edit is at least one unit.
         calibration: What predicted loss changes come to after training, for comparing kinds.
+        mutations: Which edits may be proposed; where it is not all, `growth` says nothing.
 
     Raises:
         EditError: When no edit applies to this genome.
@@ -107,14 +112,16 @@ def propose(
     target = share * count_macs(genome)
     choice = _Choice(genome, prices, rng, calibration or Calibration())
     grows = rng.random() < growth
-    for candidate in chain(*(choice.growths(target), choice.prunes(target))[:: 1 if grows else -1]):
+    growths, prunes = choice.growths(target), choice.prunes(target)
+    both = chain(growths, prunes) if grows else chain(prunes, growths)
+    for candidate in {"all": both, "prunes": prunes, "growths": growths}[mutations]:
         try:
             child = candidate.edit.apply(genome)
         except EditError:
             continue  # over the size limits of a genome; the next candidate may fit
         traded = None
-        if prices.edits and count_flops(child) < count_flops(genome) and rng.random() < TRADES:
-            traded = choice.trade(candidate, child)
+        if mutations == "all" and prices.edits and count_flops(child) < count_flops(genome):
+            traded = choice.trade(candidate, child) if rng.random() < TRADES else None
         if traded is not None:
             candidate, child = traded
         flop_change = count_flops(child) - count_flops(genome)

@@ -87,7 +87,14 @@ def breed(
     if prices is None or rng.random() < config.train_on:
         return further_training(parent, id, generation)
     try:
-        mutate = partial(toolbox.mutate, parent.genome, prices, rng, calibration=calibration)
+        mutate = partial(
+            toolbox.mutate,
+            parent.genome,
+            prices,
+            rng,
+            calibration=calibration,
+            mutations=config.mutations,
+        )
         for _ in range(TRIES):
             proposal = mutate(growth=config.growth)
             if count_flops(proposal.genome) > ceiling:
@@ -95,6 +102,8 @@ def breed(
             if proposal.genome.fingerprint not in known:
                 break
     except EditError:  # no edit applies: it can still train on
+        return further_training(parent, id, generation)
+    if config.mutations == "growths" and count_flops(proposal.genome) > ceiling:  # no prune takes its place
         return further_training(parent, id, generation)
     predicted, promised = proposal.predicted_loss_change, proposal.promise
     if prices.criterion != "obd":
@@ -117,14 +126,14 @@ def order_for(birth: Birth, config: Config, run_dir: Path, examples: int, rate: 
         examples: Training examples that the child sees.
         rate: Its largest learning rate, as a share of the recipe's.
     """
-    parent = birth.parent
+    parent = birth.parent if config.inherit else None
     return Order(
         id=birth.id,
         run_dir=str(run_dir),
         genome=(parent or birth).genome.to_json(),
         parent=None if parent is None else parent.id,
         parent_sha256="" if parent is None else parent.outcome.weights_sha256,
-        edit=None if birth.edit is None else birth.edit.to_json(),
+        edit=None if parent is None or birth.edit is None else birth.edit.to_json(),
         seed=derive_seed(config.seed, "child", birth.id),
         recipe=dataclasses.replace(
             config.recipe, examples=examples, learning_rate=rate * config.recipe.learning_rate
@@ -147,9 +156,10 @@ def scaled_examples(examples: int, genome: Genome, founder: Genome, exponent: fl
     return round(examples * math.pow(ratio, exponent))
 
 
-def as_individual(birth: Birth, outcome: Outcome) -> Individual:
-    """The individual that a birth became."""
+def as_individual(birth: Birth, outcome: Outcome, inherits: bool = True) -> Individual:
+    """The individual that a birth became; where it does not inherit, it owes no training to its parent."""
     parent = birth.parent
+    trained = parent if inherits else None
     return Individual(
         id=birth.id,
         parent=None if parent is None else parent.id,
@@ -158,9 +168,9 @@ def as_individual(birth: Birth, outcome: Outcome) -> Individual:
         genome=birth.genome,
         predicted_loss_change=birth.predicted_loss_change,
         promised_loss_change=birth.promised_loss_change,
-        inherited_examples=0 if parent is None else parent.total_examples,
-        inherited_flops=0 if parent is None else parent.total_flops,
-        inherited_seconds=0.0 if parent is None else parent.total_seconds,
+        inherited_examples=0 if trained is None else trained.total_examples,
+        inherited_flops=0 if trained is None else trained.total_flops,
+        inherited_seconds=0.0 if trained is None else trained.total_seconds,
         outcome=outcome,
     )
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Optional
 
 import msgspec
 
+from evo_topo.mutation import Mutations
 from evo_topo.recipe import Recipe
 
 PresetName = Literal["digits", "fashion-mnist", "cifar10", "cifar100"]
@@ -85,6 +86,12 @@ class Config:
 
     criterion: Criterion = "obd"
     """What prices the mutations; magnitude and random are controls."""
+
+    mutations: Mutations = "all"
+    """Which edits mutations may be; prunes alone and growths alone are controls."""
+
+    inherit: bool = True
+    """Whether a child starts from its parent's weights; from fresh ones is a control."""
 
     growth: float = 0.25
     """Probability that a mutation grows the network rather than pruning it."""

@@ -272,7 +272,7 @@ class Evolution:
             if order.id == REFERENCE_ID:  # its outcome stays on disk
                 continue
             birth = self._underway.pop(order.id)
-            individual = as_individual(birth, outcome)
+            individual = as_individual(birth, outcome, self.config.inherit)
             self.lineage.add(individual)
             self.individuals[individual.id] = individual
             self._recent.append(individual)

@@ -103,6 +103,8 @@ def evolve(
     if isinstance(config, str):
         config = PRESETS[config].config
     devices = resolve_devices(config.devices, config.workers, config.threads)
+    if weights is not None and not config.inherit:
+        raise ConfigError("inherit: without it nobody keeps the weights given to start from; leave one out")
     run_dir = _prepare_folder(config, resume)
     slots = Slots(devices, config.threads, run_dir / "slots")
     with _only_driver(run_dir), Lineage(run_dir) as lineage:

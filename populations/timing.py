@@ -27,9 +27,11 @@ def last_phases_seconds(
         reference_examples: Training examples of the founder for comparison; 0 where there is none.
         slots: Children developed at once.
     """
-    polish = [_seconds(i.outcome, polish_examples(i.genome)) for i in population]
+    polish = [development_seconds(i.outcome, polish_examples(i.genome)) for i in population]
     crowded = 1.0 if slots == 1 else CROWDED
-    reference = crowded * _seconds(founder.outcome, reference_examples) if reference_examples else 0.0
+    reference = (
+        crowded * development_seconds(founder.outcome, reference_examples) if reference_examples else 0.0
+    )
     return max(reference, *polish, (sum(polish) + reference) / slots)
 
 
@@ -51,7 +53,7 @@ def most_that_fit(seconds: Callable[[int], float], limit: float, at_least: int) 
     return examples
 
 
-def _seconds(outcome: Outcome, examples: int) -> float:
+def development_seconds(outcome: Outcome, examples: int) -> float:
     """What a development like this one would take with another number of training examples."""
     per_example = outcome.training_seconds / max(outcome.examples, 1)
     return outcome.seconds - outcome.training_seconds + per_example * examples

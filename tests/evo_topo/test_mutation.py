@@ -391,6 +391,30 @@ def test_some_prunes_become_trades_of_about_the_same_flops():
         assert trade.genome == trade.edit.apply(genome)
 
 
+@pytest.mark.parametrize("growth", [0.0, 0.5, 1.0])
+def test_prunes_alone_and_growths_alone_stay_apart(growth):
+    genome = versatile()
+    group = next(iter(unit_table(genome).groups))
+    edits = priced(ShrinkKernel("conv4"), genome=genome, loss_change=0.1)
+    edits += priced(AddUnits(group, 2), genome=genome, promise=-0.05)
+    for prices in (
+        Prices("test", {}, {}, edits=edits),
+        msgspec.structs.replace(flat_prices(genome), edits=edits),
+    ):
+        prunes = proposals(genome, prices, 60, growth=growth, mutations="prunes")
+        growths = proposals(genome, prices, 60, growth=growth, mutations="growths")
+        assert all(p.flop_change < 0 and not isinstance(p.edit, Trade) for p in prunes)
+        assert all(p.flop_change >= 0 and not isinstance(p.edit, Trade) for p in growths)
+
+
+def test_where_nothing_can_be_pruned_prunes_alone_propose_nothing():
+    genome = chain(1)
+    prices = msgspec.structs.replace(flat_prices(genome), layers={})
+    assert proposals(genome, prices, 1, growth=0.0)
+    with pytest.raises(EditError, match="no edit applies"):
+        proposals(genome, prices, 1, mutations="prunes")
+
+
 def test_the_calibration_decides_between_kinds():
     genome = versatile()
     shrink, factorise = ShrinkKernel("conv4"), Factorise("conv10", "separable")

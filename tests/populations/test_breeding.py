@@ -4,8 +4,10 @@ import pytest
 
 from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
+from evo_topo.genome import Genome
 from evo_topo.mutation import random_prices
 from populations.breeding import (
+    as_individual,
     breed,
     derive_seed,
     further_training,
@@ -69,6 +71,31 @@ def test_the_ceiling_holds():
     births = children(config, member(parent()), 30, ceiling)
     assert all(count_flops(birth.genome) <= ceiling for birth in births)
     assert any(count_flops(birth.genome) > ceiling for birth in children(config, member(parent()), 30))
+
+
+def test_growths_alone_train_on_where_the_ceiling_leaves_no_room():
+    config, founder = small_config(mutations="growths", train_on=0.0), small_founder()
+    births = children(config, member(parent()), 20, count_flops(founder))
+    assert {birth.edit for birth in births} == {None}
+    births = children(config, member(parent()), 20, 2 * count_flops(founder))
+    assert all(count_flops(b.genome) > count_flops(founder) for b in births if b.edit)
+    assert any(b.edit for b in births)
+
+
+def test_without_inheritance_an_order_is_that_of_a_founder(tmp_path):
+    config = small_config(inherit=False, train_on=0.0)
+    (birth,) = children(config, member(parent()), 1)
+    order = order_for(birth, config, tmp_path, 123)
+    assert (order.parent, order.parent_sha256, order.edit) == (None, "", None)
+    assert Genome.from_json(order.genome) == birth.genome != parent().genome
+
+
+def test_who_does_not_inherit_owes_nothing_to_the_parent():
+    older = parent(examples=100, flops=1000, seconds=3.0)
+    birth, outcome = further_training(older, 9, 3), Outcome("ok", examples=50)
+    assert as_individual(birth, outcome).total_examples == 150
+    alone = as_individual(birth, outcome, inherits=False)
+    assert (alone.parent, alone.total_examples, alone.total_flops, alone.total_seconds) == (7, 50, 0, 0.0)
 
 
 def test_without_prices_a_child_only_trains_on():

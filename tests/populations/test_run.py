@@ -206,3 +206,20 @@ def test_a_founder_that_cannot_be_trained_is_an_error(tmp_path):
     recipe = dataclasses.replace(small_config().recipe, learning_rate=1e6)
     with pytest.raises(EvolutionError, match="learning rate"):
         evolve(small_config(tmp_path / "x", recipe=recipe), small_task(), small_founder())
+
+
+def test_without_inheritance_children_start_afresh(tmp_path):
+    config = small_config(tmp_path / "run", inherit=False, train_on=0.0)
+    result = evolve(config, small_task(), small_founder())
+    everyone = load_run(result.run_dir)
+    assert [i.outcome.status for i in everyone] == ["ok"] * len(everyone)
+    assert any(i.edit is not None for i in everyone)
+    assert {i.outcome.inherited_loss for i in everyone} == {None}
+    assert {i.total_examples - i.outcome.examples for i in everyone} == {0}
+    assert all(replay(everyone, i.id) == i.genome for i in everyone)
+
+
+def test_weights_to_start_from_need_inheritance(tmp_path):
+    with pytest.raises(ConfigError, match="inherit"):
+        evolve(small_config(tmp_path / "run", inherit=False), small_task(), small_founder(), weights={})
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,182 @@
+"""A cell of the comparison, what it leaves on disk, and what every method is given to work with."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from analysis.benchmarks.criteria import Machine
+from evo_topo.genome import Genome
+from populations.config import Config
+from populations.evolution import END_SECONDS
+from populations.workers import Slots
+
+DataName = Literal["digits", "fashion-mnist"]
+Setting = dict[str, float]
+"""Numbers that a method was tuned in, by name."""
+
+WORKERS = 2
+"""Processes that train at the same time, of one thread each."""
+
+
+class Cell(Struct, frozen=True):
+    """One run of one method.
+
+    Attributes:
+        data: Data set; recipe and founder are those of the preset with this name.
+        method: What searches.
+        seed: Of everything random.
+        minutes: Wall-clock, from the start of the process to the last network read on the test split.
+        setting: Number of the setting that is tried in tuning; None for the one that was chosen.
+    """
+
+    data: DataName
+    method: str
+    seed: int
+    minutes: float
+    setting: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        tried = "" if self.setting is None else f"-setting{self.setting}"
+        return f"{self.data}-{self.method}-{self.minutes:g}min-{self.seed}{tried}"
+
+
+class Point(Struct, frozen=True):
+    """One measured network.
+
+    Attributes:
+        seconds: When it was known, since the start of the process.
+        macs: Multiply-accumulates for one example.
+        params: Trainable parameters.
+        accuracy: On the validation split.
+        test_accuracy: On the test split, of the networks that the method reports at its end; read once.
+    """
+
+    seconds: float
+    macs: int
+    params: int
+    accuracy: float
+    test_accuracy: float | None = None
+
+
+class Record(Struct, frozen=True):
+    """What a cell found.
+
+    Attributes:
+        cell: Which one.
+        machine: What it ran on; its threads are those of each worker.
+        workers: Processes that trained at the same time.
+        founder_macs: MACs of the preset's founder.
+        setting: What the method was tuned in.
+        seconds: What the whole cell took.
+        points: Every network whose validation accuracy the method measured.
+        cpu_seconds: Processor time of all its processes: little of it where the machine had other work to do.
+    """
+
+    cell: Cell
+    machine: Machine
+    workers: int
+    founder_macs: int
+    setting: Setting
+    seconds: float
+    points: list[Point]
+    cpu_seconds: float = 0.0
+
+    @property
+    def reported(self) -> list[Point]:
+        """The networks that the method ends with, by rising MACs."""
+        return sorted((p for p in self.points if p.test_accuracy is not None), key=lambda p: p.macs)
+
+
+class Network(NamedTuple):
+    """A network that a method measured; its weights lie in the cell's folder.
+
+    Attributes:
+        id: Number of its weights' file.
+        genome: The network.
+        sha256: Digest of its weights.
+        seconds: When it was known, since the start of the process.
+        accuracy: On the validation split.
+        is_final: Whether it may be reported: others were only steps on the way.
+    """
+
+    id: int
+    genome: Genome
+    sha256: str
+    seconds: float
+    accuracy: float
+    is_final: bool
+
+
+class Clock(NamedTuple):
+    """The wall-clock of a cell, read alike in all of its processes.
+
+    Attributes:
+        started: When its process was started, by the monotonic clock, which the whole machine shares.
+        limit: Seconds that it has.
+    """
+
+    started: float
+    limit: float
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start, that of the interpreter and all imports included."""
+        return time.monotonic() - self.started
+
+    @property
+    def end(self) -> float:
+        """Seconds after the start at which searching ends: the test split is read after that."""
+        return self.limit - END_SECONDS
+
+
+class Bench(NamedTuple):
+    """What a method is given.
+
+    Attributes:
+        config: The preset's configuration, with the cell's seed and number of workers: recipe, floor, shares.
+        founder: The preset's founder.
+        clock: How long there is.
+        folder: Where weights go; the data lie there as in a run folder.
+        slots: Two workers of one thread.
+    """
+
+    config: Config
+    founder: Genome
+    clock: Clock
+    folder: Path
+    slots: Slots
+
+
+def record_path(out: Path, cell: Cell) -> Path:
+    """Where the record of a cell is kept."""
+    return out / "cells" / f"{cell.name}.json"
+
+
+def read_record(path: Path) -> Record | None:
+    """A finished cell, or None where there is none.
+
+    Raises:
+        ValueError: When the file is no such record.
+    """
+    if not path.exists():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Record)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise ValueError(f"{path}: expected the record of a finished cell: {error}; remove it") from None
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Keeps a record, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+    os.replace(temporary, path)

@@ -1,0 +1,191 @@
+"""Running one cell in a process of its own, under the clock."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+import torch
+
+from analysis.benchmarks.criteria import this_machine
+from analysis.benchmarks.peers import ours, pruning, search
+from analysis.benchmarks.peers.cells import (
+    WORKERS,
+    Bench,
+    Cell,
+    Clock,
+    DataName,
+    Network,
+    Point,
+    Record,
+    Setting,
+    record_path,
+    write_record,
+)
+from evo_topo.cost import count_macs, count_params
+from evo_topo.datasets import load_dataset
+from evo_topo.task import save_task
+from populations.development import DATA, Order, measure_on_test
+from populations.fitness import pareto_front
+from populations.presets import PRESETS
+from populations.workers import Slots, run_tasks, stop_workers
+
+CONTROLS: dict[str, ours.Variant] = {
+    "random": ours.random_edits,
+    "magnitude": ours.magnitude,
+    "no-inheritance": ours.no_inheritance,
+    "prunes-only": ours.prunes_only,
+    "splits-only": ours.splits_only,
+}
+EVOLUTIONS: dict[str, ours.Variant] = {"evo_topo": ours.as_it_is, **CONTROLS}
+SEARCHES: dict[str, Callable[[Bench, Setting], list[Network]]] = {
+    "torch-pruning": pruning.pruned,
+    "optuna": search.searched,
+}
+TUNED: dict[str, tuple[Setting, Sequence[Setting]]] = {
+    "torch-pruning": (pruning.SETTING, pruning.SETTINGS),
+    "optuna": (search.SETTING, search.SETTINGS),
+}
+"""What a method runs with, and what it was chosen from."""
+MethodName = Literal[
+    "evo_topo",
+    "torch-pruning",
+    "optuna",
+    "random",
+    "magnitude",
+    "no-inheritance",
+    "prunes-only",
+    "splits-only",
+]
+METHODS: tuple[MethodName, ...] = get_args(MethodName)
+PACKAGES = {"torch-pruning": "torch_pruning", "optuna": "optuna"}
+
+
+def check_installed(methods: Sequence[str]) -> None:
+    """Checks that the packages are there that methods need.
+
+    Raises:
+        ImportError: When one is missing; the message says how to get it.
+    """
+    missing = [method for method in methods if method in PACKAGES and find_spec(PACKAGES[method]) is None]
+    if missing:
+        raise ImportError(f"{', '.join(missing)} cannot run here; pip install {' '.join(missing)}")
+
+
+def prepare_data(data: DataName, data_dir: Path | None, out: Path) -> None:
+    """Stores a data set where the processes of all cells map it into memory, unless it lies there."""
+    path = _data_path(out, data)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_task(load_dataset(data, data_dir), path)
+
+
+def run_cell(cell: Cell, out: Path) -> bool:
+    """Runs a cell in a fresh process, whose start is on the clock, and keeps its record.
+
+    Args:
+        cell: What to run.
+        out: Folder of all cells; the data are prepared.
+
+    Returns:
+        Whether it was finished; otherwise the process has said why not.
+    """
+    process = multiprocessing.get_context("spawn").Process(
+        target=_run_here, args=(cell, out, time.monotonic())
+    )
+    process.start()
+    try:
+        process.join()
+    except KeyboardInterrupt:
+        process.join()  # it was interrupted as well
+        raise
+    return process.exitcode == 0
+
+
+def _run_here(cell: Cell, out: Path, started: float) -> None:
+    try:
+        record = make_record(cell, out, started)
+    finally:
+        stop_workers()  # this process would wait for them, idle as they are
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu_seconds = sum(usage.ru_utime + usage.ru_stime for usage in spent)
+    write_record(record_path(out, cell), msgspec.structs.replace(record, cpu_seconds=cpu_seconds))
+
+
+def make_record(cell: Cell, out: Path, started: float) -> Record:
+    """Runs a cell in this process, which was started at this time of the monotonic clock."""
+    torch.set_num_threads(1)
+    chosen, settings = TUNED.get(cell.method, ({}, ()))
+    setting = chosen if cell.setting is None else settings[cell.setting]
+    clock = Clock(started, 60 * cell.minutes)
+    bench = prepare(cell, out, clock)
+    if cell.method in EVOLUTIONS:
+        points = ours.evolved(bench, EVOLUTIONS[cell.method])
+    else:
+        networks = SEARCHES[cell.method](bench, setting)
+        points = tested_points(bench, networks, reads_test=cell.setting is None)
+    founder_macs = count_macs(bench.founder)
+    record = Record(cell, this_machine(), WORKERS, founder_macs, setting, clock.elapsed, points)
+    shutil.rmtree(bench.folder / "weights", ignore_errors=True)
+    return record
+
+
+def prepare(cell: Cell, out: Path, clock: Clock) -> Bench:
+    """An empty folder with the data in it, and the preset's settings for this cell."""
+    folder = out / "runs" / cell.name
+    shutil.rmtree(folder, ignore_errors=True)  # of a cell that was stopped
+    folder.mkdir(parents=True)
+    os.symlink(_data_path(out, cell.data).resolve(), folder / DATA)
+    preset = PRESETS[cell.data]
+    config = dataclasses.replace(preset.config, seed=cell.seed, workers=WORKERS, threads=1, devices="cpu")
+    return Bench(config, preset.founder(), clock, folder, Slots(("cpu",) * WORKERS, 1, folder / "slots"))
+
+
+def tested_points(bench: Bench, networks: Sequence[Network], reads_test: bool) -> list[Point]:
+    """What a search measured; its front by validation accuracy is read on the test split now, once.
+
+    Args:
+        bench: Of the cell.
+        networks: All that was measured.
+        reads_test: Not while a method is being tuned.
+    """
+    final = [network for network in networks if network.is_final]
+    front = pareto_front(final, lambda n: n.accuracy, lambda n: float(count_macs(n.genome)))
+    tested = read_test(bench, front) if reads_test else {}
+    return [
+        Point(n.seconds, count_macs(n.genome), count_params(n.genome), n.accuracy, tested.get(n.id))
+        for n in networks
+    ]
+
+
+def read_test(bench: Bench, networks: Sequence[Network]) -> dict[int, float]:
+    """Test accuracies by id, measured by the workers."""
+    orders = [
+        Order(
+            id=network.id,
+            run_dir=str(bench.folder),
+            genome=network.genome.to_json(),
+            parent=network.id,
+            parent_sha256=network.sha256,
+            edit=None,
+            seed=0,
+            recipe=bench.config.recipe,
+            criterion="random",
+            probe_examples=1,
+        )
+        for network in networks
+    ]
+    return {order.id: accuracy for order, accuracy in run_tasks(measure_on_test, orders, bench.slots)}
+
+
+def _data_path(out: Path, data: DataName) -> Path:
+    return out / "data" / f"{data}.safetensors"

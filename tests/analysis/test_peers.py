@@ -1,0 +1,275 @@
+"""The comparison with other searches: fair parts, honest sums, cells that are kept."""
+
+import dataclasses
+import itertools
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from safetensors.torch import load_file
+
+from analysis.benchmarks.peers import __main__ as peers
+from analysis.benchmarks.peers import ours, pruning, running, search
+from analysis.benchmarks.peers.cells import (
+    Cell,
+    Clock,
+    Point,
+    Record,
+    read_record,
+    record_path,
+    write_record,
+)
+from analysis.benchmarks.peers.report import (
+    chosen_within,
+    hypervolume_over_time,
+    peers_table,
+    reported_hypervolume,
+    summarise,
+)
+from analysis.benchmarks.peers.space import FOUNDERS, Stage, as_parameters, staged_net, suggest_stages
+from analysis.benchmarks.rival import module_macs
+from evo_topo.cost import count_macs
+from evo_topo.genome import Genome
+from evo_topo.ops import Conv
+from evo_topo.phenotype import build
+from evo_topo.task import save_task
+from evo_topo.training import evaluate, reestimate_batchnorm, train
+from populations.development import DATA, weights_path
+from populations.founders import conv_net
+from populations.presets import PRESETS
+from tests.small import small_config, small_founder, small_task
+
+MACHINE = running.this_machine()
+
+
+def record_of(points, method="evo_topo", seed=1, minutes=15.0):
+    cell = Cell("digits", method, seed, minutes)
+    return Record(cell, MACHINE, 2, 1_000_000, {}, 60 * minutes, points, cpu_seconds=90 * minutes)
+
+
+# Validation prefers 200 k to 100 k, and then the test split does not.
+POINTS = [
+    Point(10.0, 900_000, 9, 0.70),
+    Point(20.0, 200_000, 5, 0.90, 0.80),
+    Point(20.0, 100_000, 4, 0.80, 0.85),
+    Point(30.0, 400_000, 6, 0.85, 0.99),
+]
+
+
+def test_validation_alone_chooses():
+    assert chosen_within(99_999, POINTS) is None
+    assert [chosen_within(budget, POINTS).test_accuracy for budget in (1e5, 2e5, 5e5)] == [0.85, 0.80, 0.80]
+
+
+def test_the_reported_hypervolume_averages_over_budgets():
+    budgets = [1000 * k + 500 for k in range(1000)]
+    chosen = [chosen_within(budget, record_of(POINTS).reported) for budget in budgets]
+    mean = sum(point.test_accuracy if point else 0.0 for point in chosen) / len(budgets)
+    assert reported_hypervolume(record_of(POINTS)) == pytest.approx(mean)
+    assert reported_hypervolume(record_of([Point(1.0, 1_000_000, 1, 0.9, 0.9)])) == 0
+
+
+def test_the_curve_rises_with_what_is_known():
+    volumes = [0.7 * 0.1, 0.8 * 0.1 + 0.9 * 0.8]
+    curve = hypervolume_over_time(record_of(POINTS))
+    assert [seconds for seconds, _ in curve] == [0, 10, 20]  # what came later lies behind the front
+    assert [volume for _, volume in curve] == pytest.approx([0, *volumes])
+
+
+def test_the_table_says_how_many_seeds_fill_a_budget():
+    summary = summarise([record_of(POINTS, seed=1), record_of(POINTS[1:2], seed=2)])
+    heading, row = peers_table([summary], ["a machine"]).splitlines()[2:4]
+    assert heading.split()[:7] == ["digits,", "15", "min", "seeds", "0.05", "M", "0.1"]
+    assert row.split()[:6] == ["evo_topo", "2", "-", "0.850", "[1]", "0.800"]
+    assert row.split()[-3:] == ["2", "900", "75%"]
+
+
+def test_the_figure_holds_every_method():
+    records = [record_of(POINTS, method, seed) for method in running.METHODS for seed in (1, 2)]
+    figure = peers.draw_peers([*records, record_of(POINTS[:1], "optuna", 3)])  # who reports nothing, too
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(running.METHODS)
+
+
+def test_the_grid_compares_controls_at_equal_length():
+    cells = peers.cells_of(["digits"], ["evo_topo", "optuna", "random"], [1, 2], 15, 5)
+    assert [(c.method, c.minutes) for c in cells if c.seed == 2] == [
+        ("evo_topo", 15),
+        ("optuna", 15),
+        ("random", 5),
+        ("evo_topo", 5),
+    ]
+    assert len(peers.cells_of(["digits"], ["evo_topo", "random"], [1], 5, 5)) == 2
+    assert len({cell.name for cell in cells}) == len(cells)
+
+
+def test_finished_cells_are_not_run_again(tmp_path: Path, monkeypatch, capsys) -> None:
+    ran = []
+
+    def run_cell(cell, out):
+        ran.append(cell.method)
+        if cell.method == "evo_topo" or len(ran) > 2:
+            write_record(record_path(out, cell), record_of(POINTS, cell.method, cell.seed, cell.minutes))
+            return True
+        return False
+
+    monkeypatch.setattr(peers, "run_cell", run_cell)
+    options = ["--data", "digits", "--methods", "evo_topo", "prunes-only", "--seeds", "1"]
+    options += ["--control-minutes", "15", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        peers.command(options)
+    out, err = capsys.readouterr()
+    assert "these cells failed" in err
+    assert "evo_topo" in out
+    peers.command(options)
+    assert ran == ["evo_topo", "prunes-only", "prunes-only"]
+    document = msgspec.json.decode((tmp_path / "peers.json").read_bytes())
+    assert [summary["method"] for summary in document["summaries"]] == ["evo_topo", "prunes-only"]
+    assert (tmp_path / "figures" / "peers-digits-15min.png").is_file()
+
+
+def test_damaged_records_are_refused(tmp_path):
+    path = record_path(tmp_path, Cell("digits", "evo_topo", 1, 5))
+    assert read_record(path) is None
+    write_record(path, record_of(POINTS))
+    assert read_record(path) == record_of(POINTS)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match="remove it"):
+        read_record(path)
+
+
+def test_a_missing_package_is_named(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(running, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        peers.command(["--methods", "optuna", "torch-pruning", "evo_topo", "--out", str(tmp_path)])
+    assert "pip install optuna torch-pruning" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", FOUNDERS)
+def test_the_space_holds_the_founder(data):
+    founder = PRESETS[data].founder()
+    genome = staged_net(founder.input_shape, founder.num_classes, FOUNDERS[data])
+    assert genome.fingerprint == founder.fingerprint
+
+
+@pytest.mark.parametrize(("separable", "late"), [*itertools.product([False, True], repeat=2)])
+def test_stages_are_built_as_they_say(separable, late):
+    stages = [Stage(2, 4, 5, 1, late, separable), Stage(0, 9), Stage(2, 6, 3, 2, late, separable)]
+    genome = staged_net((1, 8, 8), 10, stages)
+    convs = [node for node in genome.nodes if isinstance(node.op, Conv)]
+    assert [conv.op.out_channels for conv in convs if conv.op.groups == 1] == [4, 4, 6, 6]
+    assert sum(conv.op.groups > 1 for conv in convs) == 3 * separable
+    (halved,) = [
+        i for i, conv in enumerate(c for c in convs if c.op.kernel != (1, 1)) if conv.op.stride == (2, 2)
+    ]
+    assert halved == (3 if late else 2)
+    task = small_task()
+    assert module_macs(build(genome), task.normalise(task.train.inputs[:1])) == count_macs(genome)
+
+
+def test_a_trial_suggests_the_stages_it_is_given():
+    optuna = pytest.importorskip("optuna")
+    stages = [Stage(1, 2, 5, 2, True, True), Stage(0, 64), Stage(3, 7)]
+    assert suggest_stages(optuna.trial.FixedTrial(as_parameters(stages))) == stages
+
+
+def test_no_network_is_asked_for_twice_or_beyond_the_founder():
+    pytest.importorskip("optuna")
+    config, founder = PRESETS["digits"].config, PRESETS["digits"].founder()
+    asked = search.asked_networks(search._study(config), founder)
+    genomes = [genome for _, genome in itertools.islice(asked, 30)]
+    assert genomes[0].fingerprint == founder.fingerprint
+    assert len({genome.fingerprint for genome in genomes}) == 30
+    assert max(map(count_macs, genomes)) <= count_macs(founder)
+
+
+@pytest.mark.parametrize("data", FOUNDERS)
+def test_splits_alone_start_from_a_thin_founder(data):
+    preset = PRESETS[data]
+    config, thin = ours.splits_only(preset.config, preset.founder())
+    founder = preset.founder()
+    assert [thin.shapes[n.name][0] * 8 for n in thin.nodes if isinstance(n.op, Conv)] == [
+        founder.shapes[n.name][0] for n in founder.nodes if isinstance(n.op, Conv)
+    ]
+    assert [n.op.stride for n in thin.nodes if isinstance(n.op, Conv)] == [
+        n.op.stride for n in founder.nodes if isinstance(n.op, Conv)
+    ]
+    assert config.ceiling * count_macs(thin) == pytest.approx(count_macs(founder))
+
+
+def test_controls_differ_in_one_idea():
+    config, founder = PRESETS["digits"].config, PRESETS["digits"].founder()
+    changed = {
+        name: {
+            f.name for f in dataclasses.fields(config) if getattr(config, f.name) != getattr(other, f.name)
+        }
+        for name, other in ((n, variant(config, founder)[0]) for n, variant in running.EVOLUTIONS.items())
+    }
+    assert changed == {
+        "evo_topo": set(),
+        "random": {"criterion"},
+        "magnitude": {"criterion"},
+        "no-inheritance": {"inherit", "inherited_rate", "recipe"},
+        "prunes-only": {"mutations"},
+        "splits-only": {"mutations", "ceiling"},
+    }
+    assert set(running.METHODS) == {*running.EVOLUTIONS, *running.SEARCHES}
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "Taylor"])
+def test_pruning_meets_its_targets_and_leaves_what_it_measured(criterion, tmp_path, monkeypatch):
+    pytest.importorskip("torch_pruning")
+    task, recipe = small_task(), small_config().recipe
+    founder = conv_net(task.input_shape, task.num_classes, (24, 24, 24), (1, 2, 1))
+    save_task(task, tmp_path / DATA)
+
+    def train_briefly(deadline, clock, model, task, recipe, seed):
+        train(model, task, recipe, seed)
+        reestimate_batchnorm(model, task, recipe.calibration_examples, seed)
+        return evaluate(model, task.validation, task).accuracy
+
+    monkeypatch.setattr(pruning, "train_until", train_briefly)
+    monkeypatch.setattr(pruning, "SMALLEST", 0.1)
+    setting = {**pruning.SETTING, "steps": 3}
+    now = time.monotonic()
+    job = pruning.Job(criterion, 40, str(tmp_path), founder.to_json(), recipe, 7, 100, now, 1e6, setting)
+    steps = pruning.prune_iteratively(job, "cpu")
+    assert [step.id for step in steps] == [40, 41, 42, 43]
+    genomes = [Genome.from_json(step.genome) for step in steps]
+    assert genomes[0].fingerprint == founder.fingerprint
+    for number, (step, genome) in enumerate(zip(steps, genomes, strict=True)):
+        assert count_macs(genome) <= count_macs(founder) * 0.1 ** (number / 3)
+        model = build(genome)
+        model.load_state_dict(load_file(weights_path(tmp_path, step.id)))
+        assert module_macs(model.eval(), task.normalise(task.train.inputs[:1])) == count_macs(genome)
+        assert evaluate(model, task.validation, task).accuracy == step.accuracy
+
+
+def test_past_the_deadline_one_batch_is_trained():
+    task, genome = small_task(), small_founder()
+    recipe = small_config().recipe
+    model = build(genome)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    clock = Clock(time.monotonic() - 100, 50.0)
+    assert 0 <= pruning.train_until(10.0, clock, model, task, recipe, 0) <= 1
+    assert any((before[name] != value).any() for name, value in model.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["evo_topo", "torch-pruning", "optuna"])
+def test_a_cell_runs_to_its_end(method, tmp_path):
+    for package in running.PACKAGES.values():
+        pytest.importorskip(package)
+    cell = Cell("digits", method, 1, 0.5)
+    running.prepare_data("digits", None, tmp_path)
+    assert running.run_cell(cell, tmp_path)
+    record = read_record(record_path(tmp_path, cell))
+    assert record.cell == cell
+    assert record.founder_macs == count_macs(PRESETS["digits"].founder())
+    assert record.cpu_seconds > 5
+    assert 0 < min(p.seconds for p in record.points) < max(p.seconds for p in record.points) < record.seconds
+    assert all(0 <= p.test_accuracy <= 1 for p in record.reported)
+    assert record.reported
+    accuracies = [p.accuracy for p in record.reported]
+    assert accuracies == sorted(set(accuracies))
