@@ -256,6 +256,12 @@ def test_past_the_deadline_one_batch_is_trained():
     assert any((before[name] != value).any() for name, value in model.state_dict().items())
 
 
+def test_a_start_that_takes_too_long_is_said(tmp_path):
+    running.prepare_data("digits", None, tmp_path)
+    with pytest.raises(ValueError, match="more minutes"):
+        running.make_record(Cell("digits", "evo_topo", 1, 0.5), tmp_path, time.monotonic() - 26)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["evo_topo", "torch-pruning", "optuna"])
 def test_a_cell_runs_to_its_end(method, tmp_path):

@@ -35,6 +35,7 @@ from evo_topo.cost import count_macs, count_params
 from evo_topo.datasets import load_dataset
 from evo_topo.task import save_task
 from populations.development import DATA, Order, measure_on_test
+from populations.evolution import EvolutionError
 from populations.fitness import pareto_front
 from populations.presets import PRESETS
 from populations.workers import Slots, run_tasks, stop_workers
@@ -114,6 +115,8 @@ def run_cell(cell: Cell, out: Path) -> bool:
 def _run_here(cell: Cell, out: Path, started: float) -> None:
     try:
         record = make_record(cell, out, started)
+    except (ValueError, OSError, EvolutionError) as error:
+        raise SystemExit(f"{cell.name}: {error}") from None
     finally:
         stop_workers()  # this process would wait for them, idle as they are
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -122,12 +125,22 @@ def _run_here(cell: Cell, out: Path, started: float) -> None:
 
 
 def make_record(cell: Cell, out: Path, started: float) -> Record:
-    """Runs a cell in this process, which was started at this time of the monotonic clock."""
+    """Runs a cell in this process, which was started at this time of the monotonic clock.
+
+    Raises:
+        ValueError: When nothing is left of the time.
+        EvolutionError: When the founder of an evolution cannot be trained.
+    """
     torch.set_num_threads(1)
     chosen, settings = TUNED.get(cell.method, ({}, ()))
     setting = chosen if cell.setting is None else settings[cell.setting]
     clock = Clock(started, 60 * cell.minutes)
     bench = prepare(cell, out, clock)
+    if clock.elapsed >= clock.end:
+        raise ValueError(
+            f"expected time to train within {clock.limit:g} s, got a start that took {clock.elapsed:.0f} s; "
+            "give it more minutes, or a machine that does nothing else"
+        )
     if cell.method in EVOLUTIONS:
         points = ours.evolved(bench, EVOLUTIONS[cell.method])
     else:
