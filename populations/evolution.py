@@ -300,6 +300,9 @@ class Evolution:
     def _select(self, generation: int, births: list[Birth], is_polish: bool = False) -> None:
         able = [child for b in births if (child := self.individuals[b.id]).is_alive]
         survivors = self.judge.select([*self.population, *able], generation, self.toolbox)
+        if is_polish:  # those on the front by measured accuracy may not be so by what their losses promise
+            others = [i for i in survivors if i.generation != generation]
+            survivors = [*able, *others][: self.config.parents]
         self._finish_generation(generation, survivors, is_polish)
 
     def _finish_generation(

@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from analysis.benchmarks.criteria import Machine, Subject, this_machine
+from analysis.benchmarks.synthetic import WIDTHS, network
 from analysis.calibration import spearman
 from analysis.common import run_command
 from analysis.table import format_table
@@ -40,7 +41,6 @@ from evo_topo.saliency import mean_loss, price
 from evo_topo.task import Split, Task
 from evo_topo.training import Diverged, train
 from populations.founders import conv_net, residual_net
-from populations.presets import PRESETS
 
 PROG = "python -m analysis.benchmarks.prices"
 DataName = Literal["digits", "fashion-mnist"]
@@ -48,7 +48,7 @@ NetworkName = Literal["small", "small-residual", "plain", "residual"]
 NETWORKS: dict[NetworkName, tuple[DataName, Callable[[], Genome]]] = {
     "small": ("digits", lambda: conv_net((1, 8, 8), 10, (8, 12, 12), (1, 2, 1))),
     "small-residual": ("digits", lambda: residual_net((1, 8, 8), 10, (8, 12), 1)),
-    "plain": ("fashion-mnist", PRESETS["fashion-mnist"].founder),
+    "plain": ("fashion-mnist", lambda: network(WIDTHS["7 M"])),
     "residual": ("fashion-mnist", lambda: residual_net((1, 28, 28), 10, (16, 32, 64), 1)),
 }
 SITES = tuple(kind for kind in STRUCTURAL_KINDS if kind is not Trade)

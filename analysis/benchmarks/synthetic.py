@@ -20,7 +20,7 @@ WIDTHS: dict[NetworkName, tuple[int, ...]] = {
     "2 M": (8, 8, 16, 16, 32, 32),
     "7 M": (16, 16, 32, 32, 64, 64),
 }
-"""Of the convolutions, by MACs of the network; the largest is the founder of the preset."""
+"""Of the convolutions, by MACs of the network."""
 
 
 def network(widths: Sequence[int]) -> Genome:

@@ -90,6 +90,12 @@ def test_only_survivors_keep_weights(finished):
     assert len(survivors) <= 4
 
 
+def test_whoever_is_polished_stays(finished):
+    with Lineage(finished[0].run_dir, read_only=True) as lineage:
+        polished = {i.id for i in lineage.individuals() if i.generation == 4}
+        assert polished <= set(lineage.populations()[4])
+
+
 def test_progress_counts_up_to_the_end(finished):
     reports = finished[1]
     evolving = [r for r in reports if r.phase == "evolving"]

@@ -21,7 +21,7 @@ BUDGETS: dict[DataName, tuple[float, ...]] = {
     "digits": (0.05e6, 0.1e6, 0.2e6, 0.4e6, 0.8e6),
     "fashion-mnist": (0.3e6, 0.5e6, 1e6, 2e6, 4e6),
 }
-"""MACs; the founders have 1.5 M and 7.3 M."""
+"""MACs; the founders have 1.5 M and 2.0 M."""
 
 
 class Summary(Struct, frozen=True):

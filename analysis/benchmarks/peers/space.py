@@ -93,6 +93,6 @@ def _depthwise(sketch: Sketch, width: int, source: str, kernel: int, stride: int
 
 FOUNDERS: dict[str, tuple[Stage, ...]] = {
     "digits": (Stage(2, 32), Stage(2, 64, stride=2), Stage(0, 64)),
-    "fashion-mnist": (Stage(2, 16), Stage(2, 32, stride=2), Stage(2, 64, stride=2)),
+    "fashion-mnist": (Stage(2, 16, stride=2), Stage(2, 32, stride=2), Stage(2, 64, stride=2)),
 }
 """The presets' founders as stages: what the search is told to try first."""
