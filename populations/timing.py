@@ -27,12 +27,14 @@ def last_phases_seconds(
         reference_examples: Training examples of the founder for comparison; 0 where there is none.
         slots: Children developed at once.
     """
-    polish = [development_seconds(i.outcome, polish_examples(i.genome)) for i in population]
-    crowded = 1.0 if slots == 1 else CROWDED
-    reference = (
-        crowded * development_seconds(founder.outcome, reference_examples) if reference_examples else 0.0
-    )
-    return max(reference, *polish, (sum(polish) + reference) / slots)
+    tasks = [development_seconds(i.outcome, polish_examples(i.genome)) for i in population]
+    if reference_examples:
+        crowded = 1.0 if slots == 1 else CROWDED
+        tasks.append(crowded * development_seconds(founder.outcome, reference_examples))
+    ends = [0.0] * slots
+    for seconds in sorted(tasks, reverse=True):  # each slot takes the longest that is left
+        ends[ends.index(min(ends))] += seconds
+    return max(ends)
 
 
 def most_that_fit(seconds: Callable[[int], float], limit: float, at_least: int) -> int:

@@ -24,6 +24,12 @@ def test_the_longest_bounds_the_last_phases(slots, expected):
     assert seconds == pytest.approx(expected)
 
 
+def test_slots_take_the_longest_first_and_the_last_one_counts():
+    population = [individual(seconds) for seconds in (5.0, 4.0, 3.0, 3.0, 3.0)]
+    seconds = last_phases_seconds(population, individual(3.0), lambda _: 100, 0, 2)
+    assert seconds == pytest.approx(4.5 + 3.5 + 3.5)  # beside 5 and 3: not half of the sum
+
+
 @pytest.mark.parametrize(("limit", "at_least"), [(100.0, 1), (100.0, 700), (3.0, 50), (1e6, 10)])
 def test_as_many_examples_as_fit_are_found(limit, at_least):
     def seconds(examples):
