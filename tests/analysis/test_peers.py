@@ -16,6 +16,7 @@ from analysis.benchmarks.peers.cells import (
     Clock,
     Point,
     Record,
+    preset_digest,
     read_record,
     record_path,
     write_record,
@@ -45,7 +46,9 @@ MACHINE = running.this_machine()
 
 def record_of(points, method="evo_topo", seed=1, minutes=15.0):
     cell = Cell("digits", method, seed, minutes)
-    return Record(cell, MACHINE, 2, 1_000_000, {}, 60 * minutes, points, cpu_seconds=90 * minutes)
+    return Record(
+        cell, MACHINE, 2, 1_000_000, {}, 60 * minutes, points, 90 * minutes, preset_digest("digits")
+    )
 
 
 # Validation prefers 200 k to 100 k, and then the test split does not.
@@ -134,6 +137,9 @@ def test_damaged_records_are_refused(tmp_path):
     assert read_record(path) is None
     write_record(path, record_of(POINTS))
     assert read_record(path) == record_of(POINTS)
+    write_record(path, msgspec.structs.replace(record_of(POINTS), preset="another"))
+    with pytest.raises(ValueError, match="preset has changed"):
+        read_record(path)
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ValueError, match="remove it"):
         read_record(path)
@@ -174,14 +180,16 @@ def test_a_trial_suggests_the_stages_it_is_given():
     assert suggest_stages(optuna.trial.FixedTrial(as_parameters(stages))) == stages
 
 
-def test_no_network_is_asked_for_twice_or_beyond_the_founder():
+def test_no_network_is_asked_for_twice_or_beyond_the_ceiling():
     pytest.importorskip("optuna")
     config, founder = PRESETS["digits"].config, PRESETS["digits"].founder()
-    asked = search.asked_networks(search._study(config), founder)
+    ceiling = 0.9 * count_macs(founder)
+    asked = search.asked_networks(search._study(config), founder, ceiling)
     genomes = [genome for _, genome in itertools.islice(asked, 30)]
-    assert genomes[0].fingerprint == founder.fingerprint
     assert len({genome.fingerprint for genome in genomes}) == 30
-    assert max(map(count_macs, genomes)) <= count_macs(founder)
+    assert max(map(count_macs, genomes)) <= ceiling
+    _, first = next(search.asked_networks(search._study(config), founder, count_macs(founder)))
+    assert first.fingerprint == founder.fingerprint
 
 
 @pytest.mark.parametrize("data", FOUNDERS)
@@ -195,7 +203,7 @@ def test_splits_alone_start_from_a_thin_founder(data):
     assert [n.op.stride for n in thin.nodes if isinstance(n.op, Conv)] == [
         n.op.stride for n in founder.nodes if isinstance(n.op, Conv)
     ]
-    assert config.ceiling * count_macs(thin) == pytest.approx(count_macs(founder))
+    assert config.ceiling * count_macs(thin) == pytest.approx(preset.config.ceiling * count_macs(founder))
 
 
 def test_controls_differ_in_one_idea():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from analysis.benchmarks.criteria import Machine
 from evo_topo.genome import Genome
 from populations.config import Config
 from populations.evolution import END_SECONDS
+from populations.presets import PRESETS
 from populations.workers import Slots
 
 DataName = Literal["digits", "fashion-mnist"]
@@ -78,6 +80,7 @@ class Record(Struct, frozen=True):
         seconds: What the whole cell took.
         points: Every network whose validation accuracy the method measured.
         cpu_seconds: Processor time of all its processes: little of it where the machine had other work to do.
+        preset: Digest of the preset that it started from.
     """
 
     cell: Cell
@@ -88,6 +91,7 @@ class Record(Struct, frozen=True):
     seconds: float
     points: list[Point]
     cpu_seconds: float = 0.0
+    preset: str = ""
 
     @property
     def reported(self) -> list[Point]:
@@ -160,18 +164,28 @@ def record_path(out: Path, cell: Cell) -> Path:
     return out / "cells" / f"{cell.name}.json"
 
 
+def preset_digest(data: DataName) -> str:
+    """Tells presets apart: cells of different founders or settings do not belong in one table."""
+    preset = PRESETS[data]
+    text = preset.config.to_json() + preset.founder().fingerprint
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
 def read_record(path: Path) -> Record | None:
     """A finished cell, or None where there is none.
 
     Raises:
-        ValueError: When the file is no such record.
+        ValueError: When the file is no such record, or that of another preset than today's.
     """
     if not path.exists():
         return None
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Record)
+        record = msgspec.json.decode(path.read_bytes(), type=Record)
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise ValueError(f"{path}: expected the record of a finished cell: {error}; remove it") from None
+    if record.preset != preset_digest(record.cell.data):
+        raise ValueError(f"{path}: the preset has changed since this cell was run; remove it")
+    return record
 
 
 def write_record(path: Path, record: Record) -> None:

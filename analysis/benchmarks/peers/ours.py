@@ -49,10 +49,12 @@ def prunes_only(config: Config, founder: Genome) -> tuple[Config, Genome]:
 
 
 def splits_only(config: Config, founder: Genome) -> tuple[Config, Genome]:
-    """Splits and other growths alone, from a thin founder up to the MACs of the preset's."""
+    """Splits and other growths alone, from a thin founder up to the preset's ceiling."""
     thin = thinned(founder, THIN)
-    ceiling = count_flops(founder) / count_flops(thin)
-    return dataclasses.replace(config, mutations="growths", ceiling=ceiling), thin
+    if config.ceiling is not None:  # a multiple of the founder's FLOPs, whichever founder that is
+        ceiling = config.ceiling * count_flops(founder) / count_flops(thin)
+        config = dataclasses.replace(config, ceiling=ceiling)
+    return dataclasses.replace(config, mutations="growths"), thin
 
 
 def thinned(founder: Genome, divisor: int) -> Genome:

@@ -28,6 +28,7 @@ from analysis.benchmarks.peers.cells import (
     Point,
     Record,
     Setting,
+    preset_digest,
     record_path,
     write_record,
 )
@@ -147,7 +148,16 @@ def make_record(cell: Cell, out: Path, started: float) -> Record:
         networks = SEARCHES[cell.method](bench, setting)
         points = tested_points(bench, networks, reads_test=cell.setting is None)
     founder_macs = count_macs(bench.founder)
-    record = Record(cell, this_machine(), WORKERS, founder_macs, setting, clock.elapsed, points)
+    record = Record(
+        cell,
+        this_machine(),
+        WORKERS,
+        founder_macs,
+        setting,
+        clock.elapsed,
+        points,
+        preset=preset_digest(cell.data),
+    )
     shutil.rmtree(bench.folder / "weights", ignore_errors=True)
     return record
 

@@ -1,14 +1,15 @@
 """Architectures searched by Optuna's NSGA-II and trained from scratch; then the front trains on.
 
 The genetic algorithm is that of Deb et al. 2002 as Optuna has it, with a population as large as evo_topo's.
-It selects by the same two objectives, accuracy floor included; no network exceeds the founder's MACs, none is
-trained twice, and the founder's architecture is the first that it tries. The last phase is evo_topo's: the
-same share of the time, the same choice of networks.
+It selects by the same two objectives, accuracy floor included; no network exceeds evo_topo's ceiling of
+MACs, none is trained twice, and the founder's architecture is the first that it tries. The last phase is that
+of evo_topo: the same share of the time, the same choice of networks.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from itertools import count
 from statistics import fmean
@@ -69,7 +70,8 @@ def searched(bench: Bench, setting: Setting = SETTING) -> list[Network]:
 def _search(bench: Bench, config: Config, setting: Setting) -> list[Tried]:
     """Trains what the sampler asks for, as long as there is time."""
     study = _study(config)
-    asked, ids, crew = asked_networks(study, bench.founder), count(), Crew(bench.slots)
+    ceiling = math.inf if config.ceiling is None else config.ceiling * count_macs(bench.founder)
+    asked, ids, crew = asked_networks(study, bench.founder, ceiling), count(), Crew(bench.slots)
     underway: dict[int, tuple[Trial, Birth]] = {}
     found: list[Tried] = []
     while True:
@@ -100,8 +102,8 @@ def _study(config: Config) -> Study:
     return study
 
 
-def asked_networks(study: Study, founder: Genome) -> Iterator[tuple[Trial, Genome]]:
-    """Asks for one network after another that is new and costs no more than the founder."""
+def asked_networks(study: Study, founder: Genome, ceiling: float) -> Iterator[tuple[Trial, Genome]]:
+    """Asks for one network after another that is new and has no more MACs than the ceiling."""
     from optuna.trial import TrialState
 
     known: set[str] = set()
@@ -109,7 +111,7 @@ def asked_networks(study: Study, founder: Genome) -> Iterator[tuple[Trial, Genom
     while True:
         trial = study.ask()
         genome = staged_net(founder.input_shape, founder.num_classes, suggest_stages(trial))
-        is_refused = genome.fingerprint in known or count_macs(genome) > count_macs(founder)
+        is_refused = genome.fingerprint in known or count_macs(genome) > ceiling
         if is_refused and refused < REFUSALS:
             refused += 1
             study.tell(trial, state=TrialState.FAIL)  # it counts in no generation
