@@ -199,7 +199,7 @@ class Screen:
 
 
 def _as_line(progress: Progress) -> str:
-    of = "" if progress.generations is None else f"/{progress.generations}"
+    of = f"/{progress.generations}" if _is_counted(progress) else ""
     front = "  ".join(f"{accuracy:.3f}@{_short(flops)}" for _, accuracy, flops in progress.front[-6:])
     return (
         f"{progress.phase}: generation {progress.generation}{of}  "
@@ -216,7 +216,7 @@ def _as_table(progress: Progress) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    of = "" if progress.generations is None else f" of {progress.generations}"
+    of = f" of {progress.generations}" if _is_counted(progress) else ""
     head = Text.assemble(
         (progress.phase, "bold"),
         f"   generation {progress.generation}{of}   children {progress.children_done}/{progress.children}",
@@ -228,6 +228,11 @@ def _as_table(progress: Progress) -> RenderableType:
     for id_, accuracy, flops in progress.front:
         table.add_row(str(id_), f"{accuracy:.4f}", _short(flops))
     return Group(head, bar, table)
+
+
+def _is_counted(progress: Progress) -> bool:
+    """Whether this generation is one of those that were asked for: the polish comes on top."""
+    return progress.generations is not None and progress.generation <= progress.generations
 
 
 def _eta(progress: Progress) -> str:

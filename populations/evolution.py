@@ -399,6 +399,8 @@ class Evolution:
             return max(0.0, 60 * config.minutes - self.elapsed)
         if config.generations is None or self.generation < 0 or self.born.total() <= slots:
             return None
+        if generation > config.generations:  # the polish
+            return self._reserve() * (1 - self.born[generation] / children)
         left = (config.generations - self.generation) * config.offspring - self.born[generation]
         child = fmean(individual.outcome.seconds for individual in self._recent)
         return max(0, left) * child / slots + self._reserve()
