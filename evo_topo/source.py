@@ -70,10 +70,15 @@ def write_source(model: GraphModule) -> str:
     classes = "".join(f"\n{inspect.getsource(kind)}\n" for kind in _own_classes(model))
     lines = [f"        self.{name} = {_constructor(part)}" for name, part in parts.items()]
     forward = model.graph.python_code("self").src
-    forward = re.sub(r";  \w+(?: = \w+)* = None", "", forward).strip()
+    # Values go as soon as nothing reads them: held to the end they cost a tenth of the time.
+    forward = re.sub(r";  (\w+(?: = \w+)*) = None", _deletion, forward).strip()
     body = "\n".join(f"    {line}".rstrip() for line in forward.splitlines())
     init = "    def __init__(self):\n        super().__init__()\n" + "\n".join(lines)
     return f"{_HEAD}{classes}\nclass Network(nn.Module):\n{init}\n\n{body}\n{_TAIL}"
+
+
+def _deletion(freed: re.Match[str]) -> str:
+    return "\n    del " + ", ".join(freed[1].split(" = "))
 
 
 def _own_classes(model: nn.Module) -> list[type]:
