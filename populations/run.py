@@ -18,15 +18,17 @@ from torch import Tensor
 from evo_topo.datasets import load_dataset
 from evo_topo.genome import Genome
 from evo_topo.task import Task, load_task, save_task
+from populations.breeding import Birth, as_individual
 from populations.config import Config, ConfigError, PresetName
-from populations.development import DATA, START, Order, measure_on_test, outcome_path, weights_path
+from populations.development import DATA, START, outcome_path, weights_path
 from populations.evolution import REFERENCE_ID, Evolution, EvolutionError
 from populations.individual import Individual, Outcome
 from populations.lineage import DATABASE, Lineage, LineageError
 from populations.presets import PRESETS
 from populations.progress import Progress, Report
 from populations.survivors import FRONT, TASK, task_record
-from populations.workers import Crew, Slots, resolve_devices, run_tasks, stop_workers
+from populations.testing import Stored, accuracies_on_test
+from populations.workers import Crew, Slots, resolve_devices, stop_workers
 
 FOUNDER = "founder.json"
 
@@ -207,17 +209,15 @@ def _check_fit(founder: Genome, task: Task) -> None:
 
 def _finish(evolution: Evolution, run_dir: Path) -> Result:
     """Reads the test split, once, for the front and for the founder for comparison, if there is one."""
-    front, references = evolution.front(), []
-    if evolution.config.compare:
-        outcome = _reference_outcome(evolution, run_dir)
-        references = [
-            Individual(REFERENCE_ID, None, 0, None, evolution.founder, None, None, 0, 0, 0.0, outcome)
-        ]
+    front = evolution.front()
+    reference = _reference(evolution, run_dir) if evolution.config.compare else None
     evolution.report_phase("measuring on the test split")
-    tested = _test_accuracies([*front, *references], run_dir, evolution)
+    measured = front if reference is None else [*front, reference]
+    networks = [Stored(i.id, i.genome, i.outcome.weights_sha256) for i in measured]
+    tested = accuracies_on_test(networks, run_dir, evolution.config.recipe, evolution.crew.slots)
     entries = [_entry(individual, tested[individual.id]) for individual in front]
     founder, examples = None, 0
-    for reference in references:
+    if reference is not None:
         founder, examples = _entry(reference, tested[REFERENCE_ID])._replace(id=0), reference.outcome.examples
         _write(run_dir / FOUNDER, json.dumps({**founder._asdict(), "examples": examples}, indent=1))
     _write(run_dir / FRONT, json.dumps([entry._asdict() for entry in entries], indent=1))
@@ -226,18 +226,19 @@ def _finish(evolution: Evolution, run_dir: Path) -> Result:
     return Result(run_dir, entries, founder, examples, evolution.logbook)
 
 
-def _reference_outcome(evolution: Evolution, run_dir: Path) -> Outcome:
-    """What the founder for comparison came to; trained now, unless that was done during the polish."""
+def _reference(evolution: Evolution, run_dir: Path) -> Individual:
+    """The founder for comparison; trained now, unless that was done during the polish."""
     path = outcome_path(run_dir, REFERENCE_ID)
     if path.exists():
-        return msgspec.json.decode(path.read_bytes(), type=Outcome)
-    evolution.report_phase("training the founder for comparison")
-    crew = Crew(evolution.crew.slots)
-    crew.submit(evolution.reference_order())
-    [(_, outcome)] = crew.wait()
+        outcome = msgspec.json.decode(path.read_bytes(), type=Outcome)
+    else:
+        evolution.report_phase("training the founder for comparison")
+        crew = Crew(evolution.crew.slots)
+        crew.submit(evolution.reference_order())
+        [(_, outcome)] = crew.wait()
     if outcome.status != "ok":
         raise EvolutionError(f"the founder could not be trained for comparison: {outcome.reason}")
-    return outcome
+    return as_individual(Birth(REFERENCE_ID, 0, None, None, evolution.founder, None), outcome)
 
 
 def _read_result(evolution: Evolution, run_dir: Path) -> Result:
@@ -251,25 +252,6 @@ def _read_result(evolution: Evolution, run_dir: Path) -> Result:
         return Result(run_dir, front, Entry(**founder), examples, evolution.logbook)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise LineageError(f"{run_dir}: {FRONT} or {FOUNDER} is damaged: {error}") from None
-
-
-def _test_accuracies(individuals: list[Individual], run_dir: Path, evolution: Evolution) -> dict[int, float]:
-    orders = [
-        Order(
-            id=individual.id,
-            run_dir=str(run_dir),
-            genome=individual.genome.to_json(),
-            parent=individual.id,
-            parent_sha256=individual.outcome.weights_sha256,
-            edit=None,
-            seed=0,
-            recipe=evolution.config.recipe,
-            criterion="random",
-            probe_examples=1,
-        )
-        for individual in individuals
-    ]
-    return {order.id: value for order, value in run_tasks(measure_on_test, orders, evolution.crew.slots)}
 
 
 def _entry(individual: Individual, test_accuracy: float) -> Entry:

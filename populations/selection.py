@@ -56,6 +56,28 @@ class Judge:
         with global_random(derive_seed(self.config.seed, "select", generation)):
             return [member.individual for member in toolbox.select(pool)]
 
+    def select_polished(
+        self,
+        polished: Sequence[Individual],
+        others: Sequence[Individual],
+        generation: int,
+        toolbox: base.Toolbox,
+    ) -> list[Individual]:
+        """Who survives the polish: all who were polished, then the best of the others.
+
+        Those on the front by measured accuracy may not be so by what their losses let expect, and the front
+        that a run reports is made of them alone.
+
+        Args:
+            polished: Who trained on for longer.
+            others: Who did not.
+            generation: Number of the polish.
+            toolbox: Of `make_toolbox`.
+        """
+        survivors = self.select([*others, *polished], generation, toolbox)
+        ids = {individual.id for individual in polished}
+        return [*polished, *(i for i in survivors if i.id not in ids)][: self.config.parents]
+
     def front(self, population: Sequence[Individual]) -> list[Individual]:
         """The Pareto front by accuracies as measured on all validation examples, by rising FLOPs."""
         floor = self.config.accuracy_floor

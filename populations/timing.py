@@ -31,8 +31,18 @@ def last_phases_seconds(
     if reference_examples:
         crowded = 1.0 if slots == 1 else CROWDED
         tasks.append(crowded * development_seconds(founder.outcome, reference_examples))
+    return makespan(tasks, slots)
+
+
+def makespan(tasks: Sequence[float], slots: int) -> float:
+    """Seconds until the last of some tasks is done, where each free slot takes the longest that is left.
+
+    Args:
+        tasks: Seconds of each.
+        slots: Tasks done at once.
+    """
     ends = [0.0] * slots
-    for seconds in sorted(tasks, reverse=True):  # each slot takes the longest that is left
+    for seconds in sorted(tasks, reverse=True):
         ends[ends.index(min(ends))] += seconds
     return max(ends)
 

@@ -126,7 +126,7 @@ class _Watched(Evolution):
         self.stub = StubCrew(slots, VALIDATION)
         self.crew = self.stub
         self.clocks: list[tuple[float, float]] = []
-        self.memory: list[int] = []
+        self.traced: list[int] = []
 
     def _finish_generation(
         self, generation: int, survivors: list[Individual], is_polish: bool = False
@@ -136,7 +136,7 @@ class _Watched(Evolution):
         self.clocks.append((time.perf_counter() - stub.seconds, time.process_time() - stub.cpu_seconds))
         if tracemalloc.is_tracing():
             gc.collect()
-            self.memory.append(tracemalloc.get_traced_memory()[0])
+            self.traced.append(tracemalloc.get_traced_memory()[0])
 
 
 def driver_info(population: int, children: int) -> DriverInfo:
@@ -181,7 +181,7 @@ def _evolve(population: int, generations: int) -> tuple[list[tuple[float, float]
     with tempfile.TemporaryDirectory() as folder, closing(_TimedLineage(Path(folder))) as lineage:
         evolution = _Watched(config, PRESETS["fashion-mnist"].founder(), lineage)
         evolution.run()
-        return evolution.clocks, lineage.seconds_storing, evolution.memory
+        return evolution.clocks, lineage.seconds_storing, evolution.traced
 
 
 def worker_info(widths: Sequence[int], training_examples: int, recipe: Recipe) -> WorkerInfo:

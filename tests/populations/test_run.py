@@ -146,7 +146,7 @@ def test_a_stopped_run_resumes_to_the_same_end(finished, tmp_path, stop_at):
 
 
 def test_resuming_a_finished_run_reads_the_test_split_no_second_time(finished, monkeypatch):
-    monkeypatch.setattr("populations.run.measure_on_test", None)
+    monkeypatch.setattr("populations.run.accuracies_on_test", None)
     result = finished[0]
     config = small_config(result.run_dir, generations=3)
     again = evolve(config, resume=True)
@@ -199,7 +199,7 @@ def test_bad_requests_are_refused(finished, tmp_path):
 
 
 def test_a_run_without_comparison_trains_no_founder_for_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("populations.run._reference_outcome", None)
+    monkeypatch.setattr("populations.run._reference", None)
     config = small_config(tmp_path, generations=1, compare=False)
     result = evolve(config, small_task(), small_founder())
     assert (result.founder, result.founder_examples) == (None, 0)

@@ -1,5 +1,7 @@
 import random
 
+from msgspec.structs import replace
+
 from evo_topo.cost import count_flops
 from populations.breeding import make_toolbox
 from populations.founders import conv_net
@@ -44,6 +46,17 @@ def test_those_polished_span_the_front():
     ratio = count_flops(promising[-1].genome) / count_flops(promising[0].genome)
     assert ratio > 0.2 * count_flops(everyone[-1].genome) / count_flops(everyone[0].genome)
     assert len(Judge(small_config(polished=20), COUNT).promising(everyone)) >= 6
+
+
+def test_whoever_is_polished_survives_however_bad():
+    judge, everyone = Judge(small_config(parents=4), COUNT), population()
+    toolbox = make_toolbox(judge.config)
+    worst = [replace(i, outcome=replace(i.outcome, correct="0")) for i in everyone[-2:]]
+    survivors = judge.select_polished(worst, everyone[:-2], 1, toolbox)
+    assert survivors[:2] == worst
+    assert len({i.id for i in survivors}) == 4
+    assert not set(worst) & set(judge.select([*everyone[:-2], *worst], 1, toolbox))  # without that rule
+    assert judge.select_polished(everyone, [], 1, toolbox) == everyone[:4]
 
 
 def test_a_generation_is_judged_on_its_own_draw_of_examples():

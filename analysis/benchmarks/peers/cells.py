@@ -14,8 +14,8 @@ from msgspec import Struct
 from analysis.benchmarks.criteria import Machine
 from evo_topo.genome import Genome
 from populations.config import Config
-from populations.evolution import END_SECONDS
 from populations.presets import PRESETS
+from populations.schedule import END_SECONDS
 from populations.workers import Slots
 
 DataName = Literal["digits", "fashion-mnist"]

@@ -48,7 +48,7 @@ SETTINGS: tuple[Setting, ...] = tuple(
         (9, 0.2, 0.3),
     )
 )
-"""What `--tune` compares."""
+"""What `--tuning` compares."""
 SMALLEST = 0.03
 """MACs of the last step, as a share of the founder's: less than any budget of the table."""
 TIMED_STEPS = 20

@@ -35,11 +35,12 @@ from analysis.benchmarks.peers.cells import (
 from evo_topo.cost import count_macs, count_params
 from evo_topo.datasets import load_dataset
 from evo_topo.task import save_task
-from populations.development import DATA, Order, measure_on_test
+from populations.development import DATA
 from populations.evolution import EvolutionError
 from populations.fitness import pareto_front
 from populations.presets import PRESETS
-from populations.workers import Slots, run_tasks, stop_workers
+from populations.testing import Stored, accuracies_on_test
+from populations.workers import Slots, stop_workers
 
 CONTROLS: dict[str, ours.Variant] = {
     "random": ours.random_edits,
@@ -183,31 +184,12 @@ def tested_points(bench: Bench, networks: Sequence[Network], reads_test: bool) -
     """
     final = [network for network in networks if network.is_final]
     front = pareto_front(final, lambda n: n.accuracy, lambda n: float(count_macs(n.genome)))
-    tested = read_test(bench, front) if reads_test else {}
+    stored = [Stored(network.id, network.genome, network.sha256) for network in front if reads_test]
+    tested = accuracies_on_test(stored, bench.folder, bench.config.recipe, bench.slots)
     return [
         Point(n.seconds, count_macs(n.genome), count_params(n.genome), n.accuracy, tested.get(n.id))
         for n in networks
     ]
-
-
-def read_test(bench: Bench, networks: Sequence[Network]) -> dict[int, float]:
-    """Test accuracies by id, measured by the workers."""
-    orders = [
-        Order(
-            id=network.id,
-            run_dir=str(bench.folder),
-            genome=network.genome.to_json(),
-            parent=network.id,
-            parent_sha256=network.sha256,
-            edit=None,
-            seed=0,
-            recipe=bench.config.recipe,
-            criterion="random",
-            probe_examples=1,
-        )
-        for network in networks
-    ]
-    return {order.id: accuracy for order, accuracy in run_tasks(measure_on_test, orders, bench.slots)}
 
 
 def _data_path(out: Path, data: DataName) -> Path:

@@ -26,7 +26,7 @@ from populations.development import DATA
 from populations.fitness import Member
 from populations.individual import Individual
 from populations.selection import Judge
-from populations.timing import development_seconds, most_that_fit
+from populations.timing import development_seconds, makespan, most_that_fit
 from populations.workers import Crew
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SETTING: Setting = {"examples": 1.0}
 """Training examples of a trial, as a multiple of those that evo_topo's founder starts with."""
 SETTINGS: tuple[Setting, ...] = ({"examples": 0.25}, {"examples": 0.5}, {"examples": 1.0}, {"examples": 2.0})
-"""What `--tune` compares."""
+"""What `--tuning` compares."""
 RECENT = 20
 """Trials whose seconds stand for those of the next."""
 REFUSALS = 1000
@@ -154,7 +154,7 @@ def _train_on(bench: Bench, config: Config, trials: list[Individual]) -> list[Tr
 
     def seconds(examples: int) -> float:
         each = [development_seconds(b.parent.outcome, scaled(examples, b.genome)) for b in births if b.parent]
-        return max(*each, sum(each) / len(bench.slots.devices))
+        return makespan(each, len(bench.slots.devices))
 
     examples = most_that_fit(seconds, bench.clock.end - bench.clock.elapsed, config.recipe.batch_size)
     crew, found = Crew(bench.slots), []

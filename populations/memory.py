@@ -1,0 +1,74 @@
+"""What a driver remembers of a lineage: whoever may still be bred from, and what the others taught."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+
+from populations.calibrating import Lesson, lesson_of
+from populations.individual import Individual
+
+RECENT = 20
+"""Individuals whose seconds stand for those of the next: networks shrink as a run goes on."""
+LESSONS = 1000
+"""Children that predictions are corrected by, the latest: breeding takes no longer as a run grows."""
+
+
+class Memory:
+    """Individuals by id, and what is needed of those that are gone.
+
+    Args:
+        individuals: Those of the lineage so far, parents before children.
+
+    Attributes:
+        individuals: Whoever may still be bred from, and the founder; the others are in the lineage alone.
+        born: Individuals by generation.
+        failed: Individuals without weights.
+        recent: The latest individuals.
+        known: Fingerprints of all networks that were bred before the next child.
+    """
+
+    def __init__(self, individuals: Iterable[Individual]) -> None:
+        self.individuals: dict[int, Individual] = {}
+        self.born: Counter[int] = Counter()
+        self.failed = 0
+        self.recent: deque[Individual] = deque(maxlen=RECENT)
+        self.known: set[str] = set()
+        self._last_ids: dict[int, int] = {}  # by generation, and what its children taught:
+        self._lessons: dict[int, list[Lesson]] = {}
+        for individual in individuals:
+            self.add(individual, None if individual.parent is None else self.individuals[individual.parent])
+
+    def add(self, individual: Individual, parent: Individual | None) -> None:
+        """Remembers an individual."""
+        generation = individual.generation
+        self.individuals[individual.id] = individual
+        self.recent.append(individual)
+        self.born[generation] += 1
+        self.failed += not individual.is_alive
+        self._last_ids[generation] = max(individual.id, self._last_ids.get(generation, 0))
+        if lesson := lesson_of(individual, parent):
+            self._lessons.setdefault(generation, []).append(lesson)
+
+    def first_id(self, generation: int) -> int:
+        """The first id of a generation, whether some of its children are developed already or not."""
+        return 1 + max(last for born, last in self._last_ids.items() if born < generation)
+
+    def know_all_before(self, generation: int) -> None:
+        """Takes the networks of all earlier generations for known, and no others."""
+        first = self.first_id(generation)
+        self.known = {i.genome.fingerprint for i in self.individuals.values() if i.id < first}
+
+    def lessons_until(self, generation: int) -> list[Lesson]:
+        """What the latest generations up to this one taught, as far back as it takes to have enough."""
+        found: list[Lesson] = []
+        while generation > 0 and len(found) < LESSONS:
+            found += self._lessons.get(generation, [])
+            generation -= 1
+        return found
+
+    def forget(self, generation: int, kept: set[int]) -> None:
+        """Forgets whoever was born until this generation, but those to keep and the founder."""
+        everyone = self.individuals.values()
+        for i in [i.id for i in everyone if i.generation <= generation and i.id not in kept | {0}]:
+            del self.individuals[i]

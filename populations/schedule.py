@@ -1,0 +1,123 @@
+"""The schedule of a run: how long it may still breed, and for how long its last phases train."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from statistics import fmean
+from typing import NamedTuple
+
+from evo_topo.genome import Genome
+from populations.breeding import scaled_examples
+from populations.config import Config
+from populations.individual import Individual
+from populations.memory import Memory
+from populations.timing import development_seconds, last_phases_seconds, most_that_fit
+
+END_SECONDS = 5.0
+"""Kept free at the end of a timed run for measuring the front on the test split."""
+
+
+class Finalists(NamedTuple):
+    """Whom the last phases are about.
+
+    Attributes:
+        population: The survivors of the last finished generation.
+        promising: Those of them that would be polished.
+    """
+
+    population: Sequence[Individual]
+    promising: Sequence[Individual]
+
+
+class Schedule:
+    """Time of a run, what is left of it, and what that allows.
+
+    Args:
+        config: Of the run.
+        founder: Genome of the founder.
+        memory: Of the run; its founder is developed before anything but `elapsed` is asked.
+        slots: Children developed at once.
+        spent: Seconds of earlier sittings.
+    """
+
+    def __init__(self, config: Config, founder: Genome, memory: Memory, slots: int, spent: float) -> None:
+        self.config, self.founder, self.memory, self.slots = config, founder, memory, slots
+        self._begun = time.perf_counter() - spent
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began, earlier sittings included."""
+        return time.perf_counter() - self._begun
+
+    @property
+    def child_seconds(self) -> float:
+        """What a child takes, judged by the latest."""
+        return fmean(individual.outcome.seconds for individual in self.memory.recent)
+
+    def scaled(self, examples: int, genome: Genome) -> int:
+        """Training examples of a network where one as costly as the founder has so many."""
+        return scaled_examples(examples, genome, self.founder, self.config.example_exponent)
+
+    def has_time(self, finalists: Finalists) -> bool:
+        """Whether one more child can be developed, those in flight be waited for, and the run be ended."""
+        if self.config.minutes is None:
+            return True
+        reserve = self.reserve(finalists) + END_SECONDS
+        return self.elapsed + 2 * self.child_seconds + reserve < 60 * self.config.minutes
+
+    def polish_examples(self, finalists: Finalists) -> int:
+        """Training examples of a survivor in the polish, before scaling: in a timed run, what time allows."""
+        least = self.config.polish_examples
+        if self.config.minutes is None:
+            return least
+        left = 60 * self.config.minutes - END_SECONDS - self.elapsed
+        return most_that_fit(partial(self.last_seconds, finalists), left, least)
+
+    def reference_examples(self, finalists: Finalists, polish_examples: int = 0) -> int:
+        """Training examples of the founder for comparison: as many as the longest line of any survivor has.
+
+        Args:
+            finalists: Whom it is compared with.
+            polish_examples: Training examples that they are still going to see, before scaling.
+        """
+        trained = [i.total_examples for i in finalists.population]
+        polished = [i.total_examples + self.scaled(polish_examples, i.genome) for i in finalists.promising]
+        return max(*trained, *polished)
+
+    def polish_seconds(self, individual: Individual, examples: int) -> float:
+        """Seconds that a survivor takes in the polish, with so many examples before scaling."""
+        return development_seconds(individual.outcome, self.scaled(examples, individual.genome))
+
+    def last_seconds(self, finalists: Finalists, examples: int) -> float:
+        """Seconds that the last phases take with so many examples of polish, before scaling."""
+        reference = self.reference_examples(finalists, examples) if self.config.compare else 0
+        founder, polish = self.memory.individuals[0], partial(self.scaled, examples)
+        return last_phases_seconds(finalists.promising, founder, polish, reference, self.slots)
+
+    def reserve(self, finalists: Finalists) -> float:
+        """Seconds that are kept for the last phases."""
+        least = self.last_seconds(finalists, self.config.polish_examples)
+        if self.config.minutes is None or not self.config.polish_examples:
+            return least
+        return max(least, self.config.polish_share * 60 * self.config.minutes)
+
+    def remaining(self, finalists: Finalists, done: int, generation: int, children: int) -> float | None:
+        """Seconds to the end of the run, as far as can be told.
+
+        Args:
+            finalists: Of the last finished generation, which is number `done`.
+            done: The last finished generation.
+            generation: The one under way.
+            children: How many it has.
+        """
+        config, born = self.config, self.memory.born
+        if config.minutes is not None:
+            return max(0.0, 60 * config.minutes - self.elapsed)
+        if config.generations is None or done < 0 or born.total() <= self.slots:
+            return None
+        if generation > config.generations:  # the polish
+            return self.reserve(finalists) * (1 - born[generation] / children)
+        left = (config.generations - done) * config.offspring - born[generation]
+        return max(0, left) * self.child_seconds / self.slots + self.reserve(finalists)

@@ -1,0 +1,61 @@
+"""Reading the test split: once, at the end, by the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from evo_topo.genome import Genome
+from evo_topo.recipe import Recipe
+from populations.development import Order, measure_on_test
+from populations.workers import Slots, run_tasks
+
+
+class Stored(NamedTuple):
+    """A trained network whose weights lie in a run folder.
+
+    Attributes:
+        id: Its number, which its weights bear.
+        genome: The network as data.
+        weights_sha256: Digest of its weights.
+    """
+
+    id: int
+    genome: Genome
+    weights_sha256: str
+
+
+def accuracies_on_test(
+    networks: Sequence[Stored], run_dir: Path, recipe: Recipe, slots: Slots
+) -> dict[int, float]:
+    """Measures networks on the test split of the data in a run folder.
+
+    Args:
+        networks: Networks of that run.
+        run_dir: The run folder.
+        recipe: How they were trained.
+        slots: Where they are measured.
+
+    Returns:
+        Accuracies by id.
+
+    Raises:
+        populations.development.WeightsError: When weights are missing or damaged.
+    """
+    orders = [
+        Order(
+            id=network.id,
+            run_dir=str(run_dir),
+            genome=network.genome.to_json(),
+            parent=network.id,
+            parent_sha256=network.weights_sha256,
+            edit=None,
+            seed=0,
+            recipe=recipe,
+            criterion="random",
+            probe_examples=1,
+        )
+        for network in networks
+    ]
+    return {order.id: value for order, value in run_tasks(measure_on_test, orders, slots)}
