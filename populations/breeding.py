@@ -28,6 +28,8 @@ from populations.development import Order
 from populations.fitness import Member
 from populations.individual import Individual, Outcome
 
+DUELLISTS = 4
+"""Members that DEAP's tournament by dominance and crowding takes at a time."""
 TRIES = 8
 """Mutations that are drawn until one gives a network that is new to the run."""
 
@@ -49,12 +51,29 @@ def make_toolbox(config: Config) -> base.Toolbox:
     toolbox = base.Toolbox()
     toolbox.register("mutate", propose)
     if config.objective == "pareto":
-        toolbox.register("choose", tools.selRandom, k=1)
+        toolbox.register("choose", choose_by_crowding)
         toolbox.register("select", tools.selNSGA2, k=config.parents, nd="log")  # not quadratic
     else:
         toolbox.register("choose", tools.selTournament, k=1, tournsize=2)
         toolbox.register("select", tools.selBest, k=config.parents)
     return toolbox
+
+
+def choose_by_crowding(members: list[Member]) -> list[Member]:
+    """One of two random members: who dominates the other, else whose part of the front is less crowded.
+
+    This is how NSGA-II mates (Deb et al. 2002), so the ends of the front, which nobody is beyond, are bred
+    from more often than its middle.
+
+    Args:
+        members: From `Judge.parents`.
+    """
+    chosen: list[Member]
+    if len(members) < DUELLISTS:
+        chosen = tools.selRandom(members, 1)
+    else:
+        chosen = tools.selTournamentDCD(random.sample(members, DUELLISTS), DUELLISTS)[:1]
+    return chosen
 
 
 def breed(

@@ -180,7 +180,7 @@ class Evolution:
         """Plans a child of the population that its place names."""
         if self._parents_of != (place.source, place.generation):
             parents = [self.memory.individuals[i] for i in self.populations[place.source]]
-            self._parents = self.judge.members(parents, place.generation)
+            self._parents = self.judge.parents(parents, place.generation)
             self._parents_of = (place.source, place.generation)
             self._calibration = calibration_from(self.memory.lessons_until(place.source))
         ceiling = math.inf if self.config.ceiling is None else self.config.ceiling * count_flops(self.founder)

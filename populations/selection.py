@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from deap import base
+from deap import base, tools
 
 from evo_topo.cost import count_flops
 from populations.breeding import derive_seed, global_random
@@ -47,6 +47,13 @@ class Judge:
         objective, floor = self.config.objective, self.config.accuracy_floor
         accuracies = estimated_accuracies(individuals, self.num_validation, fold)
         return [Member(i, objective, floor, a) for i, a in zip(individuals, accuracies, strict=True)]
+
+    def parents(self, individuals: Sequence[Individual], generation: int) -> list[Member]:
+        """Members whose fitness also knows how crowded it is on its front, which NSGA-II mates by."""
+        members = self.members(individuals, generation)
+        for front in tools.sortNondominated(members, len(members)):
+            tools.emo.assignCrowdingDist(front)
+        return members
 
     def select(
         self, individuals: Sequence[Individual], generation: int, toolbox: base.Toolbox

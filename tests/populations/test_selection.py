@@ -1,9 +1,11 @@
 import random
+import statistics
+from collections import Counter
 
 from msgspec.structs import replace
 
 from evo_topo.cost import count_flops
-from populations.breeding import make_toolbox
+from populations.breeding import global_random, make_toolbox
 from populations.founders import conv_net
 from populations.individual import Individual, Outcome
 from populations.selection import Judge
@@ -57,6 +59,19 @@ def test_whoever_is_polished_survives_however_bad():
     assert len({i.id for i in survivors}) == 4
     assert not set(worst) & set(judge.select([*everyone[:-2], *worst], 1, toolbox))  # without that rule
     assert judge.select_polished(everyone, [], 1, toolbox) == everyone[:4]
+
+
+def test_the_ends_of_the_front_are_bred_from_more_often():
+    judge, everyone = Judge(small_config(accuracy_floor=0.0), COUNT), population()
+    dominated = replace(everyone[-1], id=99, outcome=replace(everyone[-1].outcome, correct="1"))
+    members = judge.parents([*everyone, dominated], 1)
+    choose = make_toolbox(judge.config).choose
+    with global_random(0):
+        chosen = Counter(choose(members)[0].individual.id for _ in range(2000))
+    assert min(chosen[0], chosen[7]) > 1.4 * statistics.median(chosen[i] for i in range(1, 7))
+    assert chosen[99] < 20
+    with global_random(0):
+        assert {choose(members[:3])[0].individual.id for _ in range(50)} == {0, 1, 2}  # too few to duel
 
 
 def test_a_generation_is_judged_on_its_own_draw_of_examples():

@@ -1,0 +1,80 @@
+import dataclasses
+
+import pytest
+from msgspec.structs import replace
+
+from populations.founders import conv_net
+from populations.individual import Individual, Outcome
+from populations.memory import Memory
+from populations.schedule import END_SECONDS, Finalists, Schedule
+from tests.small import small_config, small_founder
+
+SMALL = conv_net((1, 8, 8), 10, (2, 2), (1, 2))
+
+
+def individual(number, genome, seconds=10.0, examples=1000, inherited=0):
+    outcome = Outcome("ok", examples=examples, seconds=seconds + 1, training_seconds=seconds)
+    parent = None if number == 0 else 0
+    return Individual(number, parent, min(number, 1), None, genome, None, None, inherited, 0, 0.0, outcome)
+
+
+def schedule(spent=0.0, slots=2, **changes):
+    founder, child = individual(0, small_founder()), individual(1, SMALL, 5.0, 500, inherited=1000)
+    memory = Memory([founder, child])
+    config = dataclasses.replace(small_config(), **changes)
+    return Schedule(config, founder.genome, memory, slots, spent), Finalists([founder, child], [child])
+
+
+def timed(minutes, spent, **changes):
+    return schedule(spent, generations=None, minutes=minutes, **changes)
+
+
+def test_without_a_limit_there_is_always_time():
+    plan, finalists = schedule(spent=1e6)
+    assert plan.has_time(finalists)
+    assert plan.polish_examples(finalists) == plan.config.polish_examples
+
+
+def test_children_are_bred_until_the_last_phases_need_the_rest():
+    plan, finalists = timed(10, 0.0, compare=False, polish_share=0.5)
+    latest = 600 - 300 - END_SECONDS - 2 * plan.child_seconds
+    assert plan.child_seconds == pytest.approx((11 + 6) / 2)
+    assert timed(10, latest - 1, compare=False, polish_share=0.5)[0].has_time(finalists)
+    assert not timed(10, latest + 1, compare=False, polish_share=0.5)[0].has_time(finalists)
+
+
+@pytest.mark.parametrize("compare", [False, True])
+def test_the_polish_fills_the_time_that_is_left(compare):
+    plan, finalists = timed(10, 200.0, compare=compare)
+    examples = plan.polish_examples(finalists)
+    left = 600 - 200 - END_SECONDS
+    assert 0.97 * left < plan.last_seconds(finalists, examples) <= left
+
+
+def test_the_founder_for_comparison_sees_as_many_examples_as_the_longest_line():
+    plan, finalists = schedule(example_exponent=0.0)
+    assert plan.reference_examples(finalists) == 1500
+    assert plan.reference_examples(finalists, 700) == 2200
+    assert plan.reference_examples(Finalists(finalists.population, finalists.population), 700) == 2200
+
+
+def test_cheaper_networks_see_more_examples():
+    plan, _ = schedule(example_exponent=0.5)
+    ratio = individual(0, small_founder()).flops / individual(1, SMALL).flops
+    assert plan.scaled(1000, SMALL) == round(1000 * ratio**0.5)
+    assert plan.scaled(1000, small_founder()) == 1000
+
+
+def test_what_remains_ends_at_nothing():
+    plan, finalists = schedule()
+    assert plan.remaining(finalists, 0, 1, 4) is None  # as many as slots: too few to tell by
+    plan.memory.add(individual(2, SMALL), plan.memory.individuals[0])
+    in_children = plan.remaining(finalists, 1, 2, 4)
+    assert in_children == pytest.approx(
+        4 * plan.child_seconds / 2 + plan.last_seconds(finalists, plan.config.polish_examples)
+    )
+    polish = plan.config.generations + 1
+    before = plan.remaining(finalists, 2, polish, 1)
+    assert 0 < before < in_children
+    plan.memory.add(replace(individual(3, SMALL), generation=polish), plan.memory.individuals[0])
+    assert plan.remaining(finalists, 2, polish, 1) == 0
