@@ -45,13 +45,14 @@ from evo_topo.units import UnitGroup, unit_table
 
 if TYPE_CHECKING:
     from evo_topo.datasets import load_dataset
+    from evo_topo.evaluation import evaluate, reestimate_batchnorm
     from evo_topo.exporting import ExportError, export, read_export
     from evo_topo.importing import UnsupportedModuleError, from_module
     from evo_topo.inheritance import Probe, inherit, inherit_optimizer_state
     from evo_topo.phenotype import build
     from evo_topo.saliency import gate_statistics, obd_prices, obd_saliency, price, prune_to, weight_obd
     from evo_topo.task import Task
-    from evo_topo.training import evaluate, reestimate_batchnorm, train
+    from evo_topo.training import train
 
 _TORCH_PART = {
     "ExportError": "exporting",
@@ -59,7 +60,7 @@ _TORCH_PART = {
     "Task": "task",
     "build": "phenotype",
     "UnsupportedModuleError": "importing",
-    "evaluate": "training",
+    "evaluate": "evaluation",
     "export": "exporting",
     "from_module": "importing",
     "gate_statistics": "saliency",
@@ -71,7 +72,7 @@ _TORCH_PART = {
     "price": "saliency",
     "prune_to": "saliency",
     "read_export": "exporting",
-    "reestimate_batchnorm": "training",
+    "reestimate_batchnorm": "evaluation",
     "train": "training",
     "weight_obd": "saliency",
 }

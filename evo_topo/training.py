@@ -11,15 +11,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from evo_topo.binary import clip_latent, latent_weights
+from evo_topo.distillation import Teaching
+from evo_topo.evaluation import device_of, normalised
 from evo_topo.phenotype import in_mode
 from evo_topo.recipe import Recipe
-from evo_topo.task import Split, Task
+from evo_topo.task import Task
 
 _CHECK_EVERY = 20  # steps between looks at the loss: each look waits for the device
-_CALIBRATION_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,6 @@ class TrainingResult:
     loss: float
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """How well a network does on a split.
-
-    Attributes:
-        loss: Mean cross-entropy, in nats; NaN if the network yields NaN.
-        accuracy: Share of examples whose largest logit is the target's.
-        correct: Bool (N,) on the CPU, in the order of the split, to compare networks in pairs.
-    """
-
-    loss: float
-    accuracy: float
-    correct: Tensor
-
-
 class Diverged(ArithmeticError):
     """The training loss left every sensible range.
 
@@ -72,7 +57,12 @@ class Diverged(ArithmeticError):
 
 
 def train(
-    model: nn.Module, task: Task, recipe: Recipe, seed: int, device: torch.device | None = None
+    model: nn.Module,
+    task: Task,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device | None = None,
+    teaching: Teaching | None = None,
 ) -> TrainingResult:
     """Trains a network in place: SGD with Nesterov momentum, warm-up, then linear decay to zero.
 
@@ -85,6 +75,7 @@ def train(
         recipe: How to train.
         seed: Decides batches, augmentation and dropout.
         device: Where to train; by default where the model is. The model stays there.
+        teaching: A teacher's answers to learn from beside the targets, on that device.
 
     Returns:
         What it cost and the loss at its end.
@@ -99,13 +90,13 @@ def train(
             f"of task {task.name!r}; set crop_padding=0 and flip=False"
         )
     started = time.perf_counter()
-    device = device or _device_of(model)
+    device = device or device_of(model)
     model.to(device).to(memory_format=torch.channels_last)
     losses: deque[Tensor] = deque(maxlen=_CHECK_EVERY)
     loss = math.nan
     with in_mode(model, training=True), _own_randomness(device, seed):
         generator = torch.Generator(device).manual_seed(seed)
-        steps = _steps(model, task.to(device), recipe, generator)
+        steps = _steps(model, task.to(device), recipe, generator, teaching)
         for step, batch_loss in enumerate(steps, start=1):
             losses.append(batch_loss)
             if step % _CHECK_EVERY == 0 or step == recipe.steps:
@@ -117,7 +108,9 @@ def train(
     return TrainingResult(recipe.steps * recipe.batch_size, recipe.steps, seconds, loss)
 
 
-def _steps(model: nn.Module, task: Task, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
+def _steps(
+    model: nn.Module, task: Task, recipe: Recipe, generator: torch.Generator, teaching: Teaching | None
+) -> Iterator[Tensor]:
     """Trains step by step; yields each step's loss (), still on the device."""
     device = generator.device
     optimiser, latent = _optimiser(model, recipe), latent_weights(model)
@@ -129,8 +122,11 @@ def _steps(model: nn.Module, task: Task, recipe: Recipe, generator: torch.Genera
         if recipe.crop_padding or recipe.flip:
             inputs = shift_and_flip(inputs, recipe.crop_padding, recipe.flip, generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
-            logits = model(_normalised(task, inputs)).float()
-        loss = functional.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+            logits = model(normalised(task, inputs)).float()
+        if teaching is None:
+            loss = functional.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+        else:
+            loss = teaching.loss(logits, targets, index, recipe.label_smoothing)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
@@ -193,62 +189,6 @@ def shift_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Ge
     return padded[example, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def reestimate_batchnorm(model: nn.Module, task: Task, examples: int, seed: int) -> None:
-    """Measures the statistics of every BatchNorm layer afresh, in place.
-
-    They become the plain average over batches of training examples without augmentation.
-    Dropout is off, as when the statistics are used. A model without BatchNorm is left alone.
-
-    Args:
-        model: The network.
-        task: Its training split is used.
-        examples: How many different training examples, at most all of them.
-        seed: Decides which.
-    """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    count = len(task.train.targets)
-    chosen = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:examples]
-    with in_mode(model, training=False), torch.no_grad():
-        try:
-            for norm in norms:
-                norm.reset_running_stats()
-                norm.train()
-                norm.momentum = None  # torch's word for a cumulative average
-            # batches of (nearly) one size, because the average weighs them alike
-            for index in chosen.tensor_split(math.ceil(len(chosen) / _CALIBRATION_BATCH)):
-                inputs = task.train.inputs[index.to(task.train.inputs.device)]
-                model(_normalised(task, inputs.to(_device_of(model))))
-        finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
-
-
-def evaluate(model: nn.Module, split: Split, task: Task, batch_size: int | None = None) -> Evaluation:
-    """Measures a network on a split, in evaluation mode and float32; the model is unchanged.
-
-    Args:
-        model: Maps normalised inputs (B, ...) to logits (B, classes).
-        split: The examples.
-        task: Says how inputs are normalised.
-        batch_size: Examples at a time; by default few on the CPU, whose caches hold them, and many on a GPU.
-    """
-    device = _device_of(model)
-    batch_size = batch_size or (128 if device.type == "cpu" else 2048)
-    loss, correct = 0.0, []
-    batches = zip(*(torch.split(t, batch_size) for t in split), strict=True)
-    with in_mode(model, training=False), torch.inference_mode():
-        for inputs, targets in batches:
-            logits = model(_normalised(task, inputs.to(device))).float()
-            targets = targets.to(device)
-            loss += functional.cross_entropy(logits, targets, reduction="sum").item()
-            correct.append((logits.argmax(1) == targets).cpu())
-    right = torch.cat(correct)
-    return Evaluation(loss / len(right), int(right.sum()) / len(right), right)
-
-
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 pays on ``device``: on the CPU it needs AMX or AVX512-BF16."""
     if device.type == "cuda":
@@ -260,12 +200,6 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def _normalised(task: Task, inputs: Tensor) -> Tensor:
-    """What the network reads; images in channels_last, in which convolutions run faster."""
-    normal = task.normalise(inputs)
-    return normal.contiguous(memory_format=torch.channels_last) if normal.ndim == 4 else normal
-
-
 def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     """SGD that decays kernels and matrices, and neither biases nor BatchNorm parameters."""
     learned = [p for p in model.parameters() if p.requires_grad]
@@ -275,10 +209,6 @@ def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     ]
     nesterov = recipe.momentum > 0  # torch refuses the combination with zero
     return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=nesterov, fused=True)
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from evo_topo.edits import AnyEdit, EditError
 from evo_topo.genome import Genome
 from evo_topo.mutation import propose
 from populations.config import Config
-from populations.development import Order
+from populations.development import Order, Teacher
 from populations.fitness import Member
 from populations.individual import Individual, Outcome
 
@@ -135,7 +135,14 @@ def further_training(parent: Individual, id: int, generation: int) -> Birth:  # 
     return Birth(id, generation, parent, None, parent.genome, None)
 
 
-def order_for(birth: Birth, config: Config, run_dir: Path, examples: int, rate: float = 1.0) -> Order:
+def order_for(
+    birth: Birth,
+    config: Config,
+    run_dir: Path,
+    examples: int,
+    rate: float = 1.0,
+    teacher: Teacher | None = None,
+) -> Order:
     """What a worker needs to develop a birth.
 
     Args:
@@ -144,6 +151,7 @@ def order_for(birth: Birth, config: Config, run_dir: Path, examples: int, rate: 
         run_dir: Its folder.
         examples: Training examples that the child sees.
         rate: Its largest learning rate, as a share of the recipe's.
+        teacher: Whom it learns from beside the targets.
     """
     parent = birth.parent if config.inherit else None
     return Order(
@@ -159,6 +167,7 @@ def order_for(birth: Birth, config: Config, run_dir: Path, examples: int, rate: 
         ),
         criterion=config.criterion,
         probe_examples=config.probe_examples,
+        teacher=teacher,
     )
 
 

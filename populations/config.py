@@ -72,6 +72,9 @@ class Config:
     polish_share: float = 0.5
     """Share of a timed run that is left for them; they train for as long as it allows, at least as above."""
 
+    distill: float = 0.0
+    """Share of their loss that is the distance from the answers of the best network so far; 0 for none."""
+
     compare: bool = True
     """Train the founder in one go for comparison, as long as the front; else the front has the time."""
 
@@ -133,7 +136,7 @@ class Config:
         self._check("inherited_rate", 0 < self.inherited_rate <= 1, "above 0, at most 1")
         self._check("ceiling", self.ceiling is None or self.ceiling > 0, "a positive number")
         self._check("minutes", self.minutes is None or 0 < self.minutes < 1e6, "a positive number")
-        for name in ("accuracy_floor", "growth", "train_on", "example_exponent", "polish_share"):
+        for name in ("accuracy_floor", "growth", "train_on", "example_exponent", "polish_share", "distill"):
             self._check(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
 
     def _check(self, name: str, fine: bool, expected: str) -> None:

@@ -20,7 +20,9 @@ from torch.fx import GraphModule
 
 from evo_topo.candidates import candidate_edits
 from evo_topo.cost import count_flops
+from evo_topo.distillation import Teaching
 from evo_topo.edits import AnyEdit, Trade, edit_from_json
+from evo_topo.evaluation import evaluate, reestimate_batchnorm
 from evo_topo.genome import Genome
 from evo_topo.inheritance import Probe, inherit
 from evo_topo.mutation import random_prices
@@ -29,7 +31,7 @@ from evo_topo.prices import Prices
 from evo_topo.recipe import Recipe
 from evo_topo.saliency import magnitude_prices, mean_loss, obd_prices, price_with_gates, reconstruct
 from evo_topo.task import Task, load_task
-from evo_topo.training import Diverged, evaluate, reestimate_batchnorm, train
+from evo_topo.training import Diverged, train
 from populations.config import Criterion
 from populations.individual import Outcome, Status
 
@@ -46,6 +48,22 @@ class WeightsError(ValueError):
     """Stored weights are missing, damaged, or belong to another genome."""
 
 
+class Teacher(Struct, frozen=True):
+    """A trained network of the run that a child learns from beside the targets.
+
+    Attributes:
+        id: Its id.
+        genome: JSON of its genome.
+        sha256: Digest of its weights.
+        share: Share of the loss that is the distance from its answers.
+    """
+
+    id: int
+    genome: str
+    sha256: str
+    share: float
+
+
 class Order(Struct, frozen=True):
     """What a worker needs to develop one child: data and paths, nothing live.
 
@@ -60,6 +78,7 @@ class Order(Struct, frozen=True):
         recipe: How it trains.
         criterion: What prices its own mutations.
         probe_examples: Training examples on which they are priced.
+        teacher: Whom it learns from beside the targets.
     """
 
     id: int
@@ -72,6 +91,7 @@ class Order(Struct, frozen=True):
     recipe: Recipe
     criterion: Criterion
     probe_examples: int
+    teacher: Teacher | None = None
 
     def read_outcome(self) -> Outcome | None:
         """The outcome that a worker left on disk, if it finished."""
@@ -120,7 +140,7 @@ def _develop(order: Order, device: torch.device, started: float) -> Outcome:
     task = shared_task(run_dir / DATA, str(device))
     probe = probe_split(task, order.probe_examples)
     genome, model, inherited, refit = _conceive(order, probe, device)
-    result = train(model, task, order.recipe, order.seed, device)
+    result = train(model, task, order.recipe, order.seed, device, _teaching(order, task, device))
     model.to(memory_format=torch.channels_last)  # a quarter faster on the CPU
     reestimate_batchnorm(model, task, order.recipe.calibration_examples, order.seed)
     measured = evaluate(model, task.validation, task)
@@ -175,6 +195,14 @@ def _parent(order: Order, device: torch.device) -> tuple[Genome, GraphModule]:
         load_weights(model, weights_path(Path(order.run_dir), order.parent), order.parent_sha256)
     model.to(device)
     return genome, model
+
+
+def _teaching(order: Order, task: Task, device: torch.device) -> Teaching | None:
+    if order.teacher is None:
+        return None
+    model = build(Genome.from_json(order.teacher.genome))
+    load_weights(model, weights_path(Path(order.run_dir), order.teacher.id), order.teacher.sha256)
+    return Teaching.of(model.to(device), task, order.teacher.share)
 
 
 def measure_on_test(order: Order, device: str) -> float:

@@ -32,7 +32,7 @@ from populations.breeding import (
 )
 from populations.calibrating import calibration_from
 from populations.config import Config
-from populations.development import Order, outcome_path, weights_path
+from populations.development import Order, Teacher, outcome_path, weights_path
 from populations.fitness import Member
 from populations.individual import Individual
 from populations.lineage import Lineage
@@ -211,22 +211,28 @@ class Evolution:
         phase, ids = "polishing the survivors", count(self.memory.first_id(generation))
         births = [further_training(parent, next(ids), generation) for parent in self.finalists.promising]
         self._report(generation, len(births), phase)
+        teacher = self._teacher() if self.config.distill else None
         if self.config.compare and not (reference := self.reference_order(examples)).read_outcome():
             self.crew.submit(reference)
         seconds = [self.schedule.polish_seconds(parent, examples) for parent in self.finalists.promising]
         for _, birth in sorted(zip(seconds, births, strict=True), key=lambda pair: -pair[0]):
-            self._submit(birth, examples)
+            self._submit(birth, examples, teacher=teacher)
         while self.crew.is_busy:
             self._wait(len(births), phase)
         self._select(generation, births, is_polish=True)
 
-    def _submit(self, birth: Birth, examples: int, rate: float = 1.0) -> None:
+    def _teacher(self) -> Teacher:
+        """The most accurate survivor, for those who are polished to learn from, and itself among them."""
+        best = self._front[-1]
+        return Teacher(best.id, best.genome.to_json(), best.outcome.weights_sha256, self.config.distill)
+
+    def _submit(self, birth: Birth, examples: int, rate: float = 1.0, teacher: Teacher | None = None) -> None:
         """Has a birth developed, unless the lineage holds it already."""
         stored = self.memory.individuals.get(birth.id)
         if stored is None:
             self._underway[birth.id] = birth
             scaled = self.schedule.scaled(examples, birth.genome)
-            self.crew.submit(order_for(birth, self.config, self.lineage.run_dir, scaled, rate))
+            self.crew.submit(order_for(birth, self.config, self.lineage.run_dir, scaled, rate, teacher))
             return
         parent = None if birth.parent is None else birth.parent.id
         if (stored.parent, stored.edit) != (parent, birth.edit):

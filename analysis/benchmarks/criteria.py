@@ -31,6 +31,7 @@ from analysis.common import ACCENT, GREY, PALE, run_command, save_figure, styled
 from analysis.table import format_table
 from evo_topo.curvature import Curvature
 from evo_topo.datasets import DatasetError, load_dataset
+from evo_topo.evaluation import evaluate
 from evo_topo.genome import Genome
 from evo_topo.phenotype import build
 from evo_topo.saliency import (
@@ -44,7 +45,7 @@ from evo_topo.saliency import (
     obd_saliency,
 )
 from evo_topo.task import Task
-from evo_topo.training import Diverged, evaluate, train
+from evo_topo.training import Diverged, train
 from populations.config import PresetName
 from populations.presets import PRESETS
 

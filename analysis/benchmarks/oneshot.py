@@ -30,6 +30,7 @@ from analysis.common import run_command
 from analysis.table import format_table
 from evo_topo.cost import count_macs
 from evo_topo.datasets import DatasetError, load_dataset
+from evo_topo.evaluation import evaluate, reestimate_batchnorm
 from evo_topo.genome import Genome
 from evo_topo.inheritance import inherit
 from evo_topo.phenotype import build
@@ -44,7 +45,7 @@ from evo_topo.saliency import (
     reconstruct,
 )
 from evo_topo.task import Task
-from evo_topo.training import Diverged, evaluate, reestimate_batchnorm, train
+from evo_topo.training import Diverged, train
 from populations.founders import conv_net, residual_net
 
 PROG = "python -m analysis.benchmarks.oneshot"

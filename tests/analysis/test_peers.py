@@ -31,11 +31,12 @@ from analysis.benchmarks.peers.report import (
 from analysis.benchmarks.peers.space import FOUNDERS, Stage, as_parameters, staged_net, suggest_stages
 from analysis.benchmarks.rival import module_macs
 from evo_topo.cost import count_macs
+from evo_topo.evaluation import evaluate, reestimate_batchnorm
 from evo_topo.genome import Genome
 from evo_topo.ops import Conv
 from evo_topo.phenotype import build
 from evo_topo.task import save_task
-from evo_topo.training import evaluate, reestimate_batchnorm, train
+from evo_topo.training import train
 from populations.development import DATA, weights_path
 from populations.founders import conv_net
 from populations.presets import PRESETS

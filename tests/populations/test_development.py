@@ -12,6 +12,7 @@ from evo_topo.task import save_task
 from populations.development import (
     DATA,
     Order,
+    Teacher,
     WeightsError,
     develop,
     load_weights,
@@ -50,6 +51,17 @@ def test_founder_then_child(order, tmp_path):
     assert child.prices.units.keys() == founder.prices.units.keys()
     network = build(edit.apply(small_founder()))
     load_weights(network, weights_path(tmp_path, 1), child.weights_sha256)
+
+
+def test_a_child_learns_from_its_teacher(order):
+    founder = develop(order, "cpu")
+    plain = child_of(order, founder.weights_sha256)
+    teacher = Teacher(0, small_founder().to_json(), founder.weights_sha256, 0.5)
+    taught = develop(msgspec.structs.replace(plain, teacher=teacher), "cpu")
+    assert taught.status == "ok", taught.reason
+    assert taught.weights_sha256 != develop(plain, "cpu").weights_sha256
+    lost = msgspec.structs.replace(plain, teacher=msgspec.structs.replace(teacher, sha256="0" * 64))
+    assert "WeightsError" in develop(lost, "cpu").reason
 
 
 def test_same_seed_same_child(order):

@@ -17,8 +17,8 @@ from evo_topo import (
     load_dataset,
     train,
 )
+from evo_topo.evaluation import reestimate_batchnorm
 from evo_topo.ops import Conv
-from evo_topo.training import reestimate_batchnorm
 from populations.founders import conv_net
 from populations.landmarks import binary_net, squeeze_net
 

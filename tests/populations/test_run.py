@@ -198,6 +198,18 @@ def test_bad_requests_are_refused(finished, tmp_path):
         evolve(small_config(tmp_path / "file" / "run"), small_task(), small_founder())
 
 
+def test_the_polish_can_distil(tmp_path):
+    plain = evolve(small_config(tmp_path / "plain", generations=1), small_task(), small_founder())
+    config = small_config(tmp_path / "taught", generations=1, distill=0.5)
+    taught = evolve(config, small_task(), small_founder())
+    bred, polish = ([i for i in load_run(r.run_dir) if i.generation == 1] for r in (plain, taught)), 2
+    assert len({tuple(i.outcome.weights_sha256 for i in children) for children in bred}) == 1
+    polished = [[i for i in load_run(r.run_dir) if i.generation == polish] for r in (plain, taught)]
+    assert [i.genome for i in polished[0]] == [i.genome for i in polished[1]]
+    pairs = zip(*polished, strict=True)
+    assert all(a.outcome.weights_sha256 != b.outcome.weights_sha256 for a, b in pairs)
+
+
 def test_a_run_without_comparison_trains_no_founder_for_it(tmp_path, monkeypatch):
     monkeypatch.setattr("populations.run._reference", None)
     config = small_config(tmp_path, generations=1, compare=False)

@@ -22,12 +22,13 @@ from torch.fx import GraphModule
 from analysis.benchmarks.peers.cells import Bench, Clock, Network, Setting
 from analysis.benchmarks.rival import torch_pruning
 from evo_topo.cost import count_macs
+from evo_topo.evaluation import evaluate, reestimate_batchnorm
 from evo_topo.genome import Genome
 from evo_topo.importing import from_module
 from evo_topo.phenotype import build
 from evo_topo.recipe import Recipe
 from evo_topo.task import Task
-from evo_topo.training import Diverged, evaluate, reestimate_batchnorm, train
+from evo_topo.training import Diverged, train
 from populations.breeding import derive_seed
 from populations.development import DATA, probe_split, save_weights, shared_task, weights_path
 from populations.workers import run_tasks

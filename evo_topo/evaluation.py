@@ -1,0 +1,108 @@
+"""Looking at a network: what it answers, how well it does, and its BatchNorm statistics."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from evo_topo.phenotype import in_mode
+from evo_topo.task import Split, Task
+
+_CALIBRATION_BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How well a network does on a split.
+
+    Attributes:
+        loss: Mean cross-entropy, in nats; NaN if the network yields NaN.
+        accuracy: Share of examples whose largest logit is the target's.
+        correct: Bool (N,) on the CPU, in the order of the split, to compare networks in pairs.
+    """
+
+    loss: float
+    accuracy: float
+    correct: Tensor
+
+
+def evaluate(model: nn.Module, split: Split, task: Task, batch_size: int | None = None) -> Evaluation:
+    """Measures a network on a split, in evaluation mode and float32; the model is unchanged.
+
+    Args:
+        model: Maps normalised inputs (B, ...) to logits (B, classes).
+        split: The examples.
+        task: Says how inputs are normalised.
+        batch_size: See `logits_of`.
+    """
+    logits = logits_of(model, split.inputs, task, batch_size)
+    targets = split.targets.to(logits.device)
+    correct = (logits.argmax(1) == targets).cpu()
+    loss = functional.cross_entropy(logits.double(), targets).item()
+    return Evaluation(loss, int(correct.sum()) / len(correct), correct)
+
+
+def logits_of(model: nn.Module, inputs: Tensor, task: Task, batch_size: int | None = None) -> Tensor:
+    """What a network answers, in evaluation mode; the model is unchanged.
+
+    Args:
+        model: Maps normalised inputs (B, ...) to logits (B, classes).
+        inputs: Raw inputs (N, ...).
+        task: Says how inputs are normalised.
+        batch_size: Examples at a time; by default few on the CPU, whose caches hold them, and many on a GPU.
+
+    Returns:
+        Logits (N, classes), float32, on the device of the model.
+    """
+    device = device_of(model)
+    batch_size = batch_size or (128 if device.type == "cpu" else 2048)
+    with in_mode(model, training=False), torch.no_grad():
+        batches = torch.split(inputs, batch_size)
+        return torch.cat([model(normalised(task, batch.to(device))).float() for batch in batches])
+
+
+def reestimate_batchnorm(model: nn.Module, task: Task, examples: int, seed: int) -> None:
+    """Measures the statistics of every BatchNorm layer afresh, in place.
+
+    They become the plain average over batches of training examples without augmentation.
+    Dropout is off, as when the statistics are used. A model without BatchNorm is left alone.
+
+    Args:
+        model: The network.
+        task: Its training split is used.
+        examples: How many different training examples, at most all of them.
+        seed: Decides which.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    count = len(task.train.targets)
+    chosen = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:examples]
+    with in_mode(model, training=False), torch.no_grad():
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.train()
+                norm.momentum = None  # torch's word for a cumulative average
+            # batches of (nearly) one size, because the average weighs them alike
+            for index in chosen.tensor_split(math.ceil(len(chosen) / _CALIBRATION_BATCH)):
+                inputs = task.train.inputs[index.to(task.train.inputs.device)]
+                model(normalised(task, inputs.to(device_of(model))))
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+
+
+def normalised(task: Task, inputs: Tensor) -> Tensor:
+    """What the network reads; images in channels_last, in which convolutions run faster."""
+    normal = task.normalise(inputs)
+    return normal.contiguous(memory_format=torch.channels_last) if normal.ndim == 4 else normal
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network is; one without parameters counts as on the CPU."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
