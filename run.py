@@ -120,9 +120,9 @@ def _is_expected(error: Exception) -> bool:
     """Whether an error is one whose message says all, so that no traceback is needed."""
     from evo_topo.datasets import DatasetError
     from evo_topo.exporting import ExportError
-    from populations.development import WeightsError
     from populations.evolution import EvolutionError
     from populations.lineage import LineageError
+    from populations.weights import WeightsError
 
     expected = (ConfigError, DatasetError, EvolutionError, ExportError, LineageError, WeightsError, OSError)
     return isinstance(error, expected)

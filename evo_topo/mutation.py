@@ -129,6 +129,49 @@ def propose(
     raise EditError("no edit applies to this genome")
 
 
+def rivals(
+    genome: Genome,
+    prices: Prices,
+    rng: RandomSource,
+    proposal: Proposal,
+    most: int,
+    calibration: Calibration | None = None,
+) -> list[Proposal]:
+    """Other prunes of about the size of a proposal, each from a draw of its own.
+
+    Prices rank edits roughly; what they do to the loss can be measured once the child has inherited, before
+    it trains, and the best one be trained alone.
+
+    Args:
+        genome: The parent.
+        prices: Its price list.
+        rng: Source of uniform numbers.
+        proposal: From `propose`.
+        most: Largest number of rivals.
+        calibration: As for `propose`.
+
+    Returns:
+        Prunes of other networks; none where the proposal is a growth or a trade.
+    """
+    if proposal.flop_change >= 0 or isinstance(proposal.edit, Trade):
+        return []
+    choice = _Choice(genome, prices, rng, calibration or Calibration())
+    found = {proposal.genome.fingerprint: proposal}
+    for _ in range(most):
+        for candidate in choice.prunes(-proposal.flop_change / 2):
+            try:
+                child = candidate.edit.apply(genome)
+            except EditError:
+                continue
+            flop_change = count_flops(child) - count_flops(genome)
+            if flop_change < 0 and child.fingerprint not in found:
+                found[child.fingerprint] = Proposal(
+                    candidate.edit, child, candidate.loss_change, flop_change, candidate.promise
+                )
+                break
+    return list(found.values())[1:]
+
+
 def random_prices(genome: Genome, rng: RandomSource) -> Prices:
     """A price list of random numbers: the control that knows nothing.
 

@@ -16,17 +16,18 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 from deap import base, tools
 
 from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
 from evo_topo.edits import AnyEdit, EditError
 from evo_topo.genome import Genome
-from evo_topo.mutation import propose
+from evo_topo.mutation import Proposal, propose, rivals
 from populations.config import Config
-from populations.development import Order, Teacher
 from populations.fitness import Member
-from populations.individual import Individual, Outcome
+from populations.individual import Individual, Outcome, Screened
+from populations.orders import Order, Teacher
 
 DUELLISTS = 4
 """Members that DEAP's tournament by dominance and crowding takes at a time."""
@@ -35,7 +36,18 @@ TRIES = 8
 
 
 class Birth(NamedTuple):
-    """A child that is planned: what is known of it before it is developed."""
+    """A child that is planned: what is known of it before it is developed.
+
+    Attributes:
+        id: Its number.
+        generation: Its generation.
+        parent: Whom it inherits from; None for a founder.
+        edit: Its mutation; None for a founder, and where it only trains on.
+        genome: Its network as data.
+        predicted_loss_change: By the parent's prices; None where nothing is predicted.
+        promised_loss_change: What new parameters promise.
+        rivals: Other mutations of the parent; the worker trains the best of them all.
+    """
 
     id: int
     generation: int
@@ -44,6 +56,16 @@ class Birth(NamedTuple):
     genome: Genome
     predicted_loss_change: float | None
     promised_loss_change: float | None = None
+    rivals: tuple[Proposal, ...] = ()
+
+    @property
+    def options(self) -> list[Birth]:
+        """The births of which the worker chooses one."""
+        others = [
+            Birth(*self[:3], rival.edit, rival.genome, rival.predicted_loss_change, rival.promise)
+            for rival in self.rivals
+        ]
+        return [self, *others]
 
 
 def make_toolbox(config: Config) -> base.Toolbox:
@@ -127,7 +149,10 @@ def breed(
     predicted, promised = proposal.predicted_loss_change, proposal.promise
     if prices.criterion != "obd":
         return Birth(id, generation, parent, proposal.edit, proposal.genome, None)
-    return Birth(id, generation, parent, proposal.edit, proposal.genome, predicted, promised)
+    most = config.screened - 1 if config.inherit else 0  # what is not inherited cannot be measured
+    others = rivals(parent.genome, prices, rng, proposal, most, calibration)
+    new = tuple([rival for rival in others if rival.genome.fingerprint not in known])
+    return Birth(id, generation, parent, proposal.edit, proposal.genome, predicted, promised, new)
 
 
 def further_training(parent: Individual, id: int, generation: int) -> Birth:  # noqa: A002
@@ -188,19 +213,34 @@ def as_individual(birth: Birth, outcome: Outcome, inherits: bool = True) -> Indi
     """The individual that a birth became; where it does not inherit, it owes no training to its parent."""
     parent = birth.parent
     trained = parent if inherits else None
+    chosen, outcome = _chosen(birth, outcome)
     return Individual(
         id=birth.id,
         parent=None if parent is None else parent.id,
         generation=birth.generation,
-        edit=birth.edit,
-        genome=birth.genome,
-        predicted_loss_change=birth.predicted_loss_change,
-        promised_loss_change=birth.promised_loss_change,
+        edit=chosen.edit,
+        genome=chosen.genome,
+        predicted_loss_change=chosen.predicted_loss_change,
+        promised_loss_change=chosen.promised_loss_change,
         inherited_examples=0 if trained is None else trained.total_examples,
         inherited_flops=0 if trained is None else trained.total_flops,
         inherited_seconds=0.0 if trained is None else trained.total_seconds,
         outcome=outcome,
     )
+
+
+def _chosen(birth: Birth, outcome: Outcome) -> tuple[Birth, Outcome]:
+    """What the worker chose, and the outcome with all that there was to choose from, also where it failed."""
+    options = birth.options
+    if len(options) == 1:
+        return birth, outcome
+    screened = outcome.screened or tuple(
+        Screened(option.edit, option.genome.fingerprint, count_flops(option.genome), None)
+        for option in options
+        if option.edit is not None
+    )
+    [chosen] = [option for option in options if option.edit == screened[0].edit]
+    return chosen, msgspec.structs.replace(outcome, screened=screened)
 
 
 def derive_seed(*parts: object) -> int:

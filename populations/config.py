@@ -96,6 +96,9 @@ class Config:
     inherit: bool = True
     """Whether a child starts from its parent's weights; from fresh ones is a control."""
 
+    screened: int = 3
+    """Prunes that are measured once they have inherited, for each one that is trained; 1 for none but it."""
+
     growth: float = 0.25
     """Probability that a mutation grows the network rather than pruning it."""
 
@@ -126,7 +129,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.generations is None and self.minutes is None:
             raise ConfigError("expected generations or minutes, got neither")
-        for name in ("parents", "offspring", "founder_examples", "polished", "probe_examples", "threads"):
+        counts = ("parents", "offspring", "founder_examples", "polished", "screened", "probe_examples")
+        for name in (*counts, "threads"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("polish_examples", "ahead"):
             self._check(name, getattr(self, name) >= 0, "at least 0")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from typing import NamedTuple
 
@@ -32,11 +33,11 @@ from populations.breeding import (
 )
 from populations.calibrating import calibration_from
 from populations.config import Config
-from populations.development import Order, Teacher, outcome_path, weights_path
 from populations.fitness import Member
 from populations.individual import Individual
 from populations.lineage import Lineage
 from populations.memory import Memory
+from populations.orders import Order, Rival, Teacher, outcome_path, weights_path
 from populations.progress import Progress, Report
 from populations.schedule import Finalists, Schedule
 from populations.selection import Judge
@@ -186,7 +187,7 @@ class Evolution:
         ceiling = math.inf if self.config.ceiling is None else self.config.ceiling * count_flops(self.founder)
         members, learned, known = self._parents, self._calibration, self.memory.known
         birth = breed(self.config, self.toolbox, members, ceiling, place.id, place.generation, learned, known)
-        known.add(birth.genome.fingerprint)
+        known |= {option.genome.fingerprint for option in birth.options}
         return birth
 
     def _select_finished(self, waiting: deque[Birth], is_last: bool) -> None:
@@ -231,11 +232,13 @@ class Evolution:
         stored = self.memory.individuals.get(birth.id)
         if stored is None:
             self._underway[birth.id] = birth
-            scaled = self.schedule.scaled(examples, birth.genome)
-            self.crew.submit(order_for(birth, self.config, self.lineage.run_dir, scaled, rate, teacher))
+            scaled = partial(self.schedule.scaled, examples)
+            order = order_for(birth, self.config, self.lineage.run_dir, scaled(birth.genome), rate, teacher)
+            rivals = [Rival(rival.edit.to_json(), scaled(rival.genome)) for rival in birth.rivals]
+            self.crew.submit(msgspec.structs.replace(order, rivals=tuple(rivals)))
             return
         parent = None if birth.parent is None else birth.parent.id
-        if (stored.parent, stored.edit) != (parent, birth.edit):
+        if stored.parent != parent or stored.edit not in [option.edit for option in birth.options]:
             raise EvolutionError(
                 f"the lineage holds another individual {birth.id} than this configuration breeds; if the run "
                 "was stopped while survivors were polished, finish it as it was before extending it"

@@ -20,6 +20,22 @@ Finite = Annotated[float, Meta(ge=-float_info.max, le=float_info.max)]
 Duration = Annotated[float, Meta(ge=0, le=float_info.max)]
 
 
+class Screened(Struct, frozen=True, forbid_unknown_fields=True):
+    """An edit that was measured before anyone was trained.
+
+    Attributes:
+        edit: The mutation.
+        fingerprint: Of the network that it leads to.
+        flops: FLOPs of that network for one example.
+        loss: Mean loss on the probe after inheritance and refitting; None where it was not measured.
+    """
+
+    edit: AnyEdit
+    fingerprint: Annotated[str, Meta(pattern="^[0-9a-f]+$")]
+    flops: Count
+    loss: Finite | None
+
+
 class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
     """What a worker reports of one child: plain numbers; the weights stay on disk.
 
@@ -28,6 +44,8 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
         reason: The error in words where the status is not ``ok``.
         inherited_loss: Mean loss on the probe right after inheritance, before any training.
         refit_loss: The same once the layers behind the change are refit to the parent; None where nothing is.
+        screened: Mutations that this child was chosen from, the best first: it alone was trained. Empty
+            where there was no choice.
         probe_loss: Mean loss on the probe after training: what the prices predict changes of.
         loss: Mean validation loss after training.
         accuracy: Validation accuracy after training.
@@ -45,6 +63,7 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
     reason: str = ""
     inherited_loss: Finite | None = None
     refit_loss: Finite | None = None
+    screened: tuple[Screened, ...] = ()
     probe_loss: Finite | None = None
     loss: Finite | None = None
     accuracy: Annotated[float, Meta(ge=0, le=1)] | None = None

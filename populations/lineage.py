@@ -17,7 +17,7 @@ import msgspec
 from evo_topo.edits import AnyEdit, EditError, edit_from_json
 from evo_topo.genome import Genome, GenomeError
 from evo_topo.prices import Prices
-from populations.individual import Individual
+from populations.individual import Individual, Screened
 
 DATABASE = "lineage.db"
 
@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS individual (
     reason TEXT NOT NULL,
     inherited_loss REAL,
     refit_loss REAL,
+    screened TEXT NOT NULL,
     probe_loss REAL,
     loss REAL,
     accuracy REAL,
@@ -232,6 +233,7 @@ def _to_row(individual: Individual) -> dict[str, Any]:
         "reason": outcome.reason,
         "inherited_loss": outcome.inherited_loss,
         "refit_loss": outcome.refit_loss,
+        "screened": msgspec.json.encode(outcome.screened).decode(),
         "probe_loss": outcome.probe_loss,
         "loss": outcome.loss,
         "accuracy": outcome.accuracy,
@@ -258,7 +260,8 @@ def _from_row(row: sqlite3.Row) -> Individual:
         edit: AnyEdit | None = None if row["edit"] is None else edit_from_json(row["edit"])
         genome = Genome.from_json(row["genome"])
         outcome = {name: row[name] for name in _OUTCOME_COLUMNS}
-        outcome |= {"flops": row["training_flops"], "prices": prices}
+        screened = msgspec.json.decode(row["screened"], type=tuple[Screened, ...])
+        outcome |= {"flops": row["training_flops"], "screened": screened, "prices": prices}
         individual = {name: row[name] for name in _INDIVIDUAL_COLUMNS}
         individual |= {"inherited_flops": row["inherited_training_flops"], "edit": edit, "genome": genome}
         return msgspec.convert({**individual, "outcome": outcome}, type=Individual)

@@ -57,7 +57,9 @@ class Memory:
     def know_all_before(self, generation: int) -> None:
         """Takes the networks of all earlier generations for known, and no others."""
         first = self.first_id(generation)
-        self.known = {i.genome.fingerprint for i in self.individuals.values() if i.id < first}
+        earlier = [i for i in self.individuals.values() if i.id < first]
+        self.known = {i.genome.fingerprint for i in earlier}
+        self.known |= {screened.fingerprint for i in earlier for screened in i.outcome.screened}
 
     def lessons_until(self, generation: int) -> list[Lesson]:
         """What the latest generations up to this one taught, as far back as it takes to have enough."""

@@ -20,10 +20,10 @@ from evo_topo.genome import Genome
 from evo_topo.task import Task, load_task, save_task
 from populations.breeding import Birth, as_individual
 from populations.config import Config, ConfigError, PresetName
-from populations.development import DATA, START, outcome_path, weights_path
 from populations.evolution import REFERENCE_ID, Evolution, EvolutionError
 from populations.individual import Individual, Outcome
 from populations.lineage import DATABASE, Lineage, LineageError
+from populations.orders import DATA, START, outcome_path, weights_path
 from populations.presets import PRESETS
 from populations.progress import Progress, Report
 from populations.survivors import FRONT, TASK, task_record

@@ -13,9 +13,10 @@ from evo_topo.genome import Genome
 from evo_topo.phenotype import build
 from evo_topo.task import Task
 from populations.config import ConfigError
-from populations.development import load_weights, weights_path
 from populations.individual import Individual
 from populations.lineage import LineageError, line_of_descent, load_run
+from populations.orders import weights_path
+from populations.weights import load_weights
 
 TASK = "task.json"
 FRONT = "front.json"

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from evo_topo.genome import Genome
 from evo_topo.recipe import Recipe
-from populations.development import Order, measure_on_test
+from populations.development import measure_on_test
+from populations.orders import Order
 from populations.workers import Slots, run_tasks
 
 
@@ -41,7 +42,7 @@ def accuracies_on_test(
         Accuracies by id.
 
     Raises:
-        populations.development.WeightsError: When weights are missing or damaged.
+        populations.weights.WeightsError: When weights are missing or damaged.
     """
     orders = [
         Order(

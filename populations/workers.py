@@ -21,8 +21,9 @@ from typing import NamedTuple, TypeVar
 from joblib.externals.loky import get_reusable_executor
 
 from populations.config import ConfigError
-from populations.development import Order, develop
+from populations.development import develop
 from populations.individual import Outcome
+from populations.orders import Order
 
 if sys.platform != "win32":
     import fcntl

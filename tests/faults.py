@@ -4,8 +4,9 @@ import os
 import signal
 from pathlib import Path
 
-from populations.development import Order, develop
+from populations.development import develop
 from populations.individual import Outcome
+from populations.orders import Order
 
 
 def dies_always(order: Order, device: str) -> Outcome:

@@ -18,17 +18,17 @@ from msgspec import Struct
 from evo_topo.task import Task, save_task
 from populations import development
 from populations.config import Config
-from populations.development import DATA, Order
 from populations.evolution import Evolution
 from populations.individual import Outcome
 from populations.lineage import Lineage
+from populations.orders import DATA, Order
 from populations.presets import PRESETS
 from populations.workers import Crew, Slots
 
 PARTS = {
     "training": ("train",),
     "evaluation": ("reestimate_batchnorm", "evaluate"),
-    "inheritance": ("_conceive",),
+    "inheritance": ("conceive",),
     "pricing": ("price_edits",),
     "storing weights": ("save_weights",),
 }

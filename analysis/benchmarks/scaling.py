@@ -40,10 +40,11 @@ from evo_topo.genome import Genome
 from evo_topo.recipe import Recipe
 from evo_topo.task import save_task
 from populations.config import Config
-from populations.development import DATA, Order, develop
+from populations.development import develop
 from populations.evolution import Evolution
 from populations.individual import Individual
 from populations.lineage import Lineage
+from populations.orders import DATA, Order
 from populations.presets import PRESETS
 from populations.workers import Slots
 

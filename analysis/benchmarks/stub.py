@@ -19,8 +19,8 @@ from evo_topo.edits import AnyEdit, EditError, edit_from_json
 from evo_topo.genome import Genome
 from evo_topo.mutation import random_prices
 from evo_topo.prices import JointOrder, PricedEdit, Prices
-from populations.development import Order, weights_path
-from populations.individual import Outcome
+from populations.individual import Outcome, Screened
+from populations.orders import Order, weights_path
 from populations.workers import Crew, Slots
 
 JOINT_ORDERS, PRICED_EDITS, MOST_PRUNED = 4, 20, 0.75
@@ -73,9 +73,9 @@ class StubCrew(Crew):
 
 def stub_outcome(order: Order, num_validation: int) -> Outcome:
     """An outcome as large as a real one; accuracy rises with the logarithm of FLOPs, with noise."""
-    genome = Genome.from_json(order.genome)
+    parent = genome = Genome.from_json(order.genome)
     if order.edit is not None:
-        genome = edit_from_json(order.edit).apply(genome)
+        genome = edit_from_json(order.edit).apply(parent)
     rng = random.Random(order.seed)
     loss = max(0.05, 1.6 - 0.06 * math.log2(max(count_flops(genome), 1)) + rng.gauss(0, 0.03))
     correct = np.random.default_rng(order.seed).random(num_validation) < 1 - loss / 3
@@ -83,6 +83,7 @@ def stub_outcome(order: Order, num_validation: int) -> Outcome:
     return Outcome(
         "ok",
         inherited_loss=loss,
+        screened=_stub_screened(order, parent, genome, loss),
         probe_loss=loss,
         loss=loss,
         accuracy=float(correct.mean()),
@@ -94,6 +95,18 @@ def stub_outcome(order: Order, num_validation: int) -> Outcome:
         device="cpu",
         weights_sha256="0" * 64,
         prices=stub_prices(genome, rng),
+    )
+
+
+def _stub_screened(order: Order, parent: Genome, child: Genome, loss: float) -> tuple[Screened, ...]:
+    """The order's own mutation as the best of those that it leaves the choice of."""
+    if not order.rivals or order.edit is None:
+        return ()
+    edits = [edit_from_json(edit) for edit in (order.edit, *(rival.edit for rival in order.rivals))]
+    genomes = [child, *(edit.apply(parent) for edit in edits[1:])]
+    return tuple(
+        Screened(edit, genome.fingerprint, count_flops(genome), loss)
+        for edit, genome in zip(edits, genomes, strict=True)
     )
 
 

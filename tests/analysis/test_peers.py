@@ -37,8 +37,8 @@ from evo_topo.ops import Conv
 from evo_topo.phenotype import build
 from evo_topo.task import save_task
 from evo_topo.training import train
-from populations.development import DATA, weights_path
 from populations.founders import conv_net
+from populations.orders import DATA, weights_path
 from populations.presets import PRESETS
 from tests.small import small_config, small_founder, small_task
 

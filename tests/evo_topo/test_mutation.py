@@ -30,7 +30,7 @@ from evo_topo.edits import (
     legal_layer_edits,
 )
 from evo_topo.genome import Genome
-from evo_topo.mutation import MOST_OF_GROUP, propose, random_prices
+from evo_topo.mutation import MOST_OF_GROUP, SMALL, propose, random_prices, rivals
 from evo_topo.ops import Add, Concat
 from evo_topo.prices import PricedEdit, Prices, UnitPrices
 from evo_topo.units import unit_table
@@ -413,6 +413,33 @@ def test_where_nothing_can_be_pruned_prunes_alone_propose_nothing():
     assert proposals(genome, prices, 1, growth=0.0)
     with pytest.raises(EditError, match="no edit applies"):
         proposals(genome, prices, 1, mutations="prunes")
+
+
+@given(genomes(), st.integers(0, 2**32), st.integers(0, 4))
+def test_rivals_are_other_prunes_of_the_same_parent(genome, seed, most):
+    prices, rng = flat_prices(genome), random.Random(seed)
+    try:
+        proposal = propose(genome, prices, rng)
+    except EditError:
+        assume(False)
+    found = rivals(genome, prices, rng, proposal, most)
+    assert len(found) <= (most if proposal.flop_change < 0 else 0)
+    fingerprints = {rival.genome.fingerprint for rival in found} | {proposal.genome.fingerprint}
+    assert len(fingerprints) == 1 + len(found)
+    for rival in found:
+        assert rival.genome == rival.edit.apply(genome)
+        assert rival.flop_change == count_flops(rival.genome) - count_flops(genome) < 0
+
+
+def test_rivals_are_of_about_the_size_of_the_proposal():
+    genome = chain(*[40] * 4)
+    prices = flat_prices(genome, layer_price=1e9)
+    proposal = propose(genome, prices, random.Random(0), growth=0.0, smallest=0.3, largest=0.3)
+    found = rivals(genome, prices, random.Random(1), proposal, 6)
+    assert len(found) == 6
+    ratios = [rival.flop_change / proposal.flop_change for rival in found]
+    assert all(SMALL <= ratio < 4 for ratio in ratios)
+    assert sum(0.9 < ratio < 1.1 for ratio in ratios) >= 4
 
 
 def test_the_calibration_decides_between_kinds():

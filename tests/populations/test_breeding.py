@@ -1,5 +1,6 @@
 import random
 
+import msgspec
 import pytest
 
 from evo_topo.calibration import Calibration
@@ -18,7 +19,7 @@ from populations.breeding import (
 )
 from populations.fitness import Member
 from populations.founders import conv_net
-from populations.individual import Individual, Outcome
+from populations.individual import Individual, Outcome, Screened
 from tests.small import small_config, small_founder
 
 
@@ -88,6 +89,44 @@ def test_without_inheritance_an_order_is_that_of_a_founder(tmp_path):
     order = order_for(birth, config, tmp_path, 123)
     assert (order.parent, order.parent_sha256, order.edit) == (None, "", None)
     assert Genome.from_json(order.genome) == birth.genome != parent().genome
+
+
+def screening_births(**changes):
+    genome = small_founder()
+    prices = msgspec.structs.replace(random_prices(genome, random.Random(0)), criterion="obd")
+    config = small_config(train_on=0.0, growth=0.0, **changes)
+    return children(config, member(parent(prices=prices)), 12)
+
+
+def test_prunes_have_rivals_that_were_not_tried_before():
+    births = screening_births(screened=3)
+    assert any(len(birth.rivals) == 2 for birth in births)
+    assert all(b.options[0] == b and len(b.options) == 1 + len(b.rivals) for b in births)
+    for birth in births:
+        fingerprints = [option.genome.fingerprint for option in birth.options]
+        assert len(set(fingerprints)) == len(fingerprints)
+        assert all(option.edit.apply(birth.parent.genome) == option.genome for option in birth.options)
+    assert not any(birth.rivals for birth in screening_births(screened=1))
+    assert not any(birth.rivals for birth in screening_births(screened=3, inherit=False))
+    known = {rival.genome.fingerprint for birth in births for rival in birth.rivals}
+    again = children(small_config(train_on=0.0, growth=0.0), member(births[0].parent), 12, known=known)
+    assert not known & {rival.genome.fingerprint for birth in again for rival in birth.rivals}
+
+
+def test_the_individual_is_what_the_worker_chose():
+    birth = next(birth for birth in screening_births() if len(birth.rivals) == 2)
+    own, _, last = birth.options
+    screened = tuple(
+        Screened(option.edit, option.genome.fingerprint, count_flops(option.genome), 1.0)
+        for option in reversed(birth.options)
+    )
+    child = as_individual(birth, Outcome("ok", screened=screened))
+    assert (child.id, child.edit, child.genome) == (birth.id, last.edit, last.genome)
+    assert child.predicted_loss_change == last.predicted_loss_change
+    failed = as_individual(birth, Outcome("crashed"))  # nobody knows what it would have chosen
+    assert (failed.edit, failed.genome) == (own.edit, own.genome)
+    assert {s.fingerprint for s in failed.outcome.screened} == {s.fingerprint for s in screened}
+    assert {s.loss for s in failed.outcome.screened} == {None}
 
 
 def test_who_does_not_inherit_owes_nothing_to_the_parent():

@@ -9,20 +9,9 @@ import torch
 
 from evo_topo import Genome, SplitUnits, build, count_flops, random_edit
 from evo_topo.task import save_task
-from populations.development import (
-    DATA,
-    Order,
-    Teacher,
-    WeightsError,
-    develop,
-    load_weights,
-    measure_on_test,
-    outcome_path,
-    price_edits,
-    probe_split,
-    save_weights,
-    weights_path,
-)
+from populations.development import develop, measure_on_test, price_edits, probe_split
+from populations.orders import DATA, Order, Teacher, outcome_path, weights_path
+from populations.weights import WeightsError, load_weights, save_weights
 from tests.small import small_config, small_founder, small_task
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from evo_topo.task import save_task
 from populations.config import ConfigError
-from populations.development import DATA, Order
 from populations.individual import Outcome
+from populations.orders import DATA, Order
 from populations.workers import Crew, Slots, resolve_devices, run_tasks, stop_workers
 from tests import faults
 from tests.small import small_config, small_founder, small_task

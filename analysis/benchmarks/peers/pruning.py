@@ -30,7 +30,9 @@ from evo_topo.recipe import Recipe
 from evo_topo.task import Task
 from evo_topo.training import Diverged, train
 from populations.breeding import derive_seed
-from populations.development import DATA, probe_split, save_weights, shared_task, weights_path
+from populations.development import probe_split, shared_task
+from populations.orders import DATA, weights_path
+from populations.weights import save_weights
 from populations.workers import run_tasks
 
 Criterion = Literal["magnitude", "Taylor"]

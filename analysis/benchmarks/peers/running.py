@@ -35,9 +35,9 @@ from analysis.benchmarks.peers.cells import (
 from evo_topo.cost import count_macs, count_params
 from evo_topo.datasets import load_dataset
 from evo_topo.task import save_task
-from populations.development import DATA
 from populations.evolution import EvolutionError
 from populations.fitness import pareto_front
+from populations.orders import DATA
 from populations.presets import PRESETS
 from populations.testing import Stored, accuracies_on_test
 from populations.workers import Slots, stop_workers

@@ -22,9 +22,9 @@ from evo_topo.genome import Genome
 from evo_topo.task import load_task
 from populations.breeding import Birth, as_individual, further_training, order_for, scaled_examples
 from populations.config import Config
-from populations.development import DATA
 from populations.fitness import Member
 from populations.individual import Individual
+from populations.orders import DATA
 from populations.selection import Judge
 from populations.timing import development_seconds, makespan, most_that_fit
 from populations.workers import Crew

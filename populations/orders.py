@@ -1,0 +1,94 @@
+"""What a driver asks a worker for, and where both find it in the run folder. Plain records, no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from evo_topo.recipe import Recipe
+from populations.config import Criterion
+from populations.individual import Outcome
+
+WEIGHTS = "weights"
+DATA = "data.safetensors"
+START = "founder.safetensors"
+"""Weights that the founder starts from, where it does not start afresh."""
+
+
+class Teacher(Struct, frozen=True):
+    """A trained network of the run that a child learns from beside the targets.
+
+    Attributes:
+        id: Its id.
+        genome: JSON of its genome.
+        sha256: Digest of its weights.
+        share: Share of the loss that is the distance from its answers.
+    """
+
+    id: int
+    genome: str
+    sha256: str
+    share: float
+
+
+class Rival(Struct, frozen=True):
+    """Another mutation that a child may start from instead.
+
+    Attributes:
+        edit: JSON of the mutation.
+        examples: Training examples that the child then sees.
+    """
+
+    edit: str
+    examples: int
+
+
+class Order(Struct, frozen=True):
+    """What a worker needs to develop one child: data and paths, nothing live.
+
+    Attributes:
+        id: The child's id.
+        run_dir: The run folder.
+        genome: JSON of the parent's genome; of its own for a founder.
+        parent: The parent's id; None for a founder.
+        parent_sha256: Digest of the parent's weights.
+        edit: JSON of the mutation; None to train on.
+        seed: Seed of the child.
+        recipe: How it trains.
+        criterion: What prices its own mutations.
+        probe_examples: Training examples on which they are priced.
+        rivals: Other mutations; of all, the one is trained that costs least for what it saves.
+        teacher: Whom it learns from beside the targets.
+    """
+
+    id: int
+    run_dir: str
+    genome: str
+    parent: int | None
+    parent_sha256: str
+    edit: str | None
+    seed: int
+    recipe: Recipe
+    criterion: Criterion
+    probe_examples: int
+    rivals: tuple[Rival, ...] = ()
+    teacher: Teacher | None = None
+
+    def read_outcome(self) -> Outcome | None:
+        """The outcome that a worker left on disk, if it finished."""
+        try:
+            return msgspec.json.decode(outcome_path(Path(self.run_dir), self.id).read_bytes(), type=Outcome)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+
+def weights_path(run_dir: Path, id: int) -> Path:  # noqa: A002
+    """Where the weights of an individual are stored."""
+    return run_dir / WEIGHTS / f"{id}.safetensors"
+
+
+def outcome_path(run_dir: Path, id: int) -> Path:  # noqa: A002
+    """Where a worker leaves an outcome until the driver has stored it in the lineage."""
+    return run_dir / WEIGHTS / f"{id}.json"
