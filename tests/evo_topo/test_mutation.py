@@ -30,7 +30,7 @@ from evo_topo.edits import (
     legal_layer_edits,
 )
 from evo_topo.genome import Genome
-from evo_topo.mutation import MOST_OF_GROUP, SMALL, propose, random_prices, rivals
+from evo_topo.mutation import MOST_OF_GROUP, propose, random_prices, rivals
 from evo_topo.ops import Add, Concat
 from evo_topo.prices import PricedEdit, Prices, UnitPrices
 from evo_topo.units import unit_table
@@ -432,14 +432,12 @@ def test_rivals_are_other_prunes_of_the_same_parent(genome, seed, most):
 
 
 def test_rivals_are_of_about_the_size_of_the_proposal():
-    genome = chain(*[40] * 4)
+    genome = chain(40, 36, 44, 38)
     prices = flat_prices(genome, layer_price=1e9)
     proposal = propose(genome, prices, random.Random(0), growth=0.0, smallest=0.3, largest=0.3)
     found = rivals(genome, prices, random.Random(1), proposal, 6)
-    assert len(found) == 6
-    ratios = [rival.flop_change / proposal.flop_change for rival in found]
-    assert all(SMALL <= ratio < 4 for ratio in ratios)
-    assert sum(0.9 < ratio < 1.1 for ratio in ratios) >= 4
+    assert len(found) >= 3  # equal draws count once
+    assert all(0.9 < rival.flop_change / proposal.flop_change < 1.1 for rival in found)
 
 
 def test_the_calibration_decides_between_kinds():
