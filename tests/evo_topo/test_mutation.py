@@ -436,7 +436,7 @@ def test_rivals_are_of_about_the_size_of_the_proposal():
     prices = flat_prices(genome, layer_price=1e9)
     proposal = propose(genome, prices, random.Random(0), growth=0.0, smallest=0.3, largest=0.3)
     found = rivals(genome, prices, random.Random(1), proposal, 6)
-    assert len(found) >= 3  # equal draws count once
+    assert len(found) >= 2  # equal draws count once
     assert all(0.9 < rival.flop_change / proposal.flop_change < 1.1 for rival in found)
 
 
