@@ -114,8 +114,13 @@ def _loss_of(child: Conception) -> float:
 
 
 def _rate(rise: float, parent: Genome, child: Genome) -> float:
-    """Rise of the loss per halving of FLOPs: the front is judged on a logarithmic scale, too."""
-    return max(rise, LEAST_RISE) / math.log2(count_flops(parent) / max(count_flops(child), 1))
+    """Rise of the loss by the square of the octaves of FLOPs saved.
+
+    The front is judged on a logarithmic scale, and along it the loss rises quadratically at first (OBD): per
+    octave, the smallest step would always look best.
+    """
+    octaves = math.log2(count_flops(parent) / max(count_flops(child), 1))
+    return max(rise, LEAST_RISE) / octaves**2
 
 
 def _as_screened(edit: AnyEdit, child: Conception) -> Screened:

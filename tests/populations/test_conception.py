@@ -39,13 +39,13 @@ def order(tmp_path_factory):
 
 
 def slow_rate(order, edit, probe):
-    """Rise of the loss per halving of FLOPs, one edit at a time."""
+    """Rise of the loss by the square of the halvings of FLOPs, one edit at a time."""
     genome, model = small_founder(), build(small_founder())
     load_weights(model, weights_path(Path(order.run_dir), 0), order.parent_sha256)
     child = inherit(model, genome, edit, probe.first(REFIT_EXAMPLES))
     reconstruct(child, model, genome, edit, probe.first(REFIT_EXAMPLES).inputs, seed=order.seed)
     rise = max(LEAST_RISE, mean_loss(child, *probe) - mean_loss(model, *probe))
-    return rise / (math.log2(count_flops(genome)) - math.log2(count_flops(edit.apply(genome))))
+    return rise / (math.log2(count_flops(genome)) - math.log2(count_flops(edit.apply(genome)))) ** 2
 
 
 @pytest.mark.parametrize("first", range(3))
