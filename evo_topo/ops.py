@@ -110,10 +110,12 @@ def _fill_window_defaults(op: Conv | Pool, names: dict[str, int | Shape]) -> Non
         raise OpError(f"kernel has 1 or 2 extents, got {op.kernel}")
     for name, default in names.items():
         value = getattr(op, name)
+        if len(value) == dims:
+            continue
         if value == ():
             filled = (default,) * dims if isinstance(default, int) else default
             msgspec.structs.force_setattr(op, name, filled)
-        elif len(value) != dims:
+        else:
             raise OpError(f"{name} {value} does not match the {dims} extents of kernel {op.kernel}")
 
 

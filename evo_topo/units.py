@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from math import prod
 from typing import NamedTuple
 
@@ -118,7 +119,7 @@ class _Finder:
                     self.unite(first, other)
             return first
         if routing == "joins":
-            return [slot for name in node.inputs for slot in layout[name]]
+            return list(chain.from_iterable([layout[name] for name in node.inputs]))
         read = layout[node.inputs[0]]
         if isinstance(node.op, Select):
             return [read[channel] for channel in node.op.channels]
@@ -149,7 +150,9 @@ class _Finder:
             self.blocks.update(read, made)
 
     def table(self) -> UnitTable:
-        roots = [self.find(slot) for slot in range(len(self.parent))]
+        roots: list[int] = []
+        for slot, up in enumerate(self.parent):  # which is no later slot
+            roots.append(slot if up == slot else roots[up])
         fixed = {roots[slot] for slot in self.fixed}
         home = self._connect_makers(roots, fixed)
         unit_of: dict[int, tuple[str, int]] = {}
@@ -181,7 +184,7 @@ class _Finder:
         shared: dict[int, list[Member]] = {}  # carried layouts are one object
         for layout in self.layout.values():
             if id(layout) not in shared:
-                shared[id(layout)] = [of_slot[slot] for slot in layout]
+                shared[id(layout)] = list(map(of_slot.__getitem__, layout))
         return UnitTable(groups, {name: shared[id(at)] for name, at in self.layout.items()})
 
     def _selections(
