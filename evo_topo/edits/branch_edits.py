@@ -99,11 +99,11 @@ class PruneBranch(Edit, frozen=True, tag="prune_branch"):
     def _is_legal_nearby(self, genome: Genome) -> bool:
         """Whether it applies; the child is made only where a Concat loses channels that are tied."""
         node = self._checked(genome)
-        left = self._left(node)
         if not _keeps_a_layer(genome):
             return applies(self, genome)
         if isinstance(node.op, Concat):
             return node.name in _of_any_width(genome) or applies(self, genome)
+        left = self._left(node)
         if len(left) > 1:
             after = infer_shape(Node(node.name, node.op, left), genome.shapes)
         else:
