@@ -121,9 +121,11 @@ def unit_macs(genome: Genome) -> dict[str, list[float]]:
                 saved[group.name][unit] += share * len(held)
     for node in genome.nodes:
         if mixes_units(node):
-            for member, count in Counter(table.members[node.inputs[0]]).items():
+            counts = Counter(table.members[node.inputs[0]])
+            less = {count: _saved_by_reading_less(genome, node, count) for count in set(counts.values())}
+            for member, count in counts.items():
                 if member is not None:
-                    saved[member[0]][member[1]] += _saved_by_reading_less(genome, node, count)
+                    saved[member[0]][member[1]] += less[count]
     return saved
 
 

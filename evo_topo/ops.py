@@ -110,10 +110,12 @@ def _fill_window_defaults(op: Conv | Pool, names: dict[str, int | Shape]) -> Non
         raise OpError(f"kernel has 1 or 2 extents, got {op.kernel}")
     for name, default in names.items():
         value = getattr(op, name)
+        if len(value) == dims:
+            continue
         if value == ():
             filled = (default,) * dims if isinstance(default, int) else default
             msgspec.structs.force_setattr(op, name, filled)
-        elif len(value) != dims:
+        else:
             raise OpError(f"{name} {value} does not match the {dims} extents of kernel {op.kernel}")
 
 
@@ -190,9 +192,10 @@ class Conv(Op, frozen=True, tag="conv"):
             raise OpError(f"a {len(self.kernel)}-D convolution cannot read shape {shapes[0]}")
         if channels % self.groups:
             raise OpError(f"{channels} input channels are no multiple of groups {self.groups}")
-        if self.num_params(shapes, ()) > MAX_ELEMENTS:
+        fan_in = self.dense_fan_in(channels)
+        if self.out_channels * (fan_in + self.bias) > MAX_ELEMENTS:
             raise OpError(f"more than {MAX_ELEMENTS} weights")
-        _check_marks(self, self.dense_fan_in(channels))
+        _check_marks(self, fan_in)
         window = _slide(tuple(extents), self.kernel, self.stride, self.padding, self.dilation)
         return (self.out_channels, *window)
 

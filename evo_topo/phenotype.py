@@ -15,7 +15,9 @@ from torch.utils.hooks import RemovableHandle
 
 from evo_topo.binary import BinaryConv1d, BinaryConv2d, BinaryLinear
 from evo_topo.genome import Genome, Node
+from evo_topo.in_place import overwritten
 from evo_topo.masked import MaskedConv1d, MaskedConv2d, MaskedLinear
+from evo_topo.modules import Affine, LeakyReLU, ReLU, ReLU6, Selection
 from evo_topo.ops import (
     Activation,
     AdaptivePool,
@@ -54,9 +56,9 @@ _ADAPTIVE_POOL: dict[tuple[str, int], Callable[..., nn.Module]] = {
 }
 _PAD: dict[int, Callable[..., nn.Module]] = {1: nn.ConstantPad1d, 2: nn.ConstantPad2d}
 _ACTIVATION: dict[str, Callable[..., nn.Module]] = {
-    "relu": nn.ReLU,
-    "relu6": nn.ReLU6,
-    "leaky_relu": nn.LeakyReLU,
+    "relu": ReLU,
+    "relu6": ReLU6,
+    "leaky_relu": LeakyReLU,
     "elu": nn.ELU,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
@@ -78,7 +80,8 @@ def build(genome: Genome, seed: int = 0) -> GraphModule:
     Returns:
         A module from inputs of shape ``(batch, *genome.input_shape)`` to logits of shape
         ``(batch, genome.num_classes)``. Its submodules bear the names of the nodes, and ``.code``
-        shows the forward pass.
+        shows the forward pass. As in torchvision's networks, sums and activations write over what they alone
+        read: what a module makes is kept by `hook_value`, or a clone.
     """
     root = nn.Module()
     graph = Graph()
@@ -137,20 +140,18 @@ def node_value(node: Node, model: nn.Module, reads: Sequence[Tensor]) -> Tensor:
 
 def _emit(genome: Genome, node: Node, reads: list[FxNode], root: nn.Module, graph: Graph) -> FxNode:
     """Adds one node's code to the graph, and its module to the root where it has one."""
+    over = overwritten(genome, node)
     match node.op.routing, reads:
         case _, []:
             placeholder: FxNode = graph.placeholder(node.name)
             return placeholder
         case "ties", [*_]:
-            combine = operator.add if isinstance(node.op, Add) else operator.mul
             dims = len(genome.shapes[node.name])
-            total, *others = [
+            points = [
                 _as_points(graph, read, dims - len(genome.shapes[name]))
                 for read, name in zip(reads, node.inputs, strict=True)
             ]
-            for read in others:
-                total = graph.call_function(combine, (total, read))
-            return total
+            return _combine(graph, node, points, over)
         case "joins", [*_]:
             return graph.call_function(torch.cat, (reads, 1))
         case "spreads", [read]:
@@ -164,39 +165,19 @@ def _emit(genome: Genome, node: Node, reads: list[FxNode], root: nn.Module, grap
         output: FxNode = graph.output(reads[0])
         return output
     root.add_module(node.name, module)
-    value: FxNode = graph.call_module(node.name, (reads[0],))
+    value: FxNode = graph.call_module(node.name, (reads[0],), {} if over is None else {"inplace": True})
     return value
 
 
-class Affine(nn.Module):
-    """Every element times `factor`, plus `offset`."""
-
-    def __init__(self, factor: float, offset: float) -> None:
-        super().__init__()
-        self.factor = factor
-        self.offset = offset
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Same shape as the inputs."""
-        scaled = inputs if self.factor == 1 else inputs * self.factor
-        return scaled if self.offset == 0 else scaled + self.offset
-
-    def extra_repr(self) -> str:
-        """The constants, for the text form."""
-        return f"{self.factor}, {self.offset}"
-
-
-class Selection(nn.Module):
-    """Some channels, in any order."""
-
-    def __init__(self, channels: Sequence[int]) -> None:
-        super().__init__()
-        # part of the genome, not of the state; on the CPU also where weights are only planned
-        self.register_buffer("channels", torch.tensor(channels, device="cpu"), persistent=False)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """The channels (dimension 1) of the inputs that are selected."""
-        return inputs.index_select(1, self.get_buffer("channels"))
+def _combine(graph: Graph, node: Node, reads: list[FxNode], over: str | None) -> FxNode:
+    """The sum or product, one input after the other; written over one of the first two, if that is given."""
+    combine = operator.add if isinstance(node.op, Add) else operator.mul
+    first = 0 if over is None else node.inputs.index(over)
+    total = reads.pop(first)
+    for place, read in enumerate(reads):
+        in_place = isinstance(node.op, Add) and (place > 0 or over is not None)
+        total = graph.call_function(operator.iadd if in_place else combine, (total, read))
+    return total
 
 
 def _is_slice(channels: Sequence[int]) -> bool:
@@ -274,6 +255,20 @@ def hook_reads(model: nn.Module, layer: str, hook: Callable[[Tensor], Tensor | N
     if isinstance(module, BinaryLinear | BinaryConv1d | BinaryConv2d):
         return module.sign.register_forward_hook(lambda _, args, signs: hook(signs))
     return module.register_forward_pre_hook(lambda _, args: hook(args[0]))
+
+
+def hook_value(
+    model: nn.Module, name: str, hook: Callable[[tuple[Tensor, ...], Tensor], Tensor]
+) -> RemovableHandle:
+    """Shows a function what a module reads and makes; what it returns takes the place, and stays as it is.
+
+    Args:
+        model: A network from `build`.
+        name: Name of the node.
+        hook: Gets the arguments and the value of the module (batch, channels, ...), and returns a tensor of
+            the value's shape. The rest of the network reads a copy, which it may write over.
+    """
+    return model.get_submodule(name).register_forward_hook(lambda _, args, value: hook(args, value).clone())
 
 
 @contextmanager

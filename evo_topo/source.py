@@ -71,7 +71,7 @@ def write_source(model: GraphModule) -> str:
     lines = [f"        self.{name} = {_constructor(part)}" for name, part in parts.items()]
     forward = model.graph.python_code("self").src
     # Values go as soon as nothing reads them: held to the end they cost a tenth of the time.
-    forward = re.sub(r";  (\w+(?: = \w+)*) = None", _deletion, forward).strip()
+    forward = re.sub(r";  (\w+(?: = \w+)*) = None", _deletion, forward).strip().replace(";  ", "\n    ")
     body = "\n".join(f"    {line}".rstrip() for line in forward.splitlines())
     init = "    def __init__(self):\n        super().__init__()\n" + "\n".join(lines)
     return f"{_HEAD}{classes}\nclass Network(nn.Module):\n{init}\n\n{body}\n{_TAIL}"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from math import prod
 from typing import NamedTuple
 
@@ -118,7 +119,7 @@ class _Finder:
                     self.unite(first, other)
             return first
         if routing == "joins":
-            return [slot for name in node.inputs for slot in layout[name]]
+            return list(chain.from_iterable([layout[name] for name in node.inputs]))
         read = layout[node.inputs[0]]
         if isinstance(node.op, Select):
             return [read[channel] for channel in node.op.channels]
@@ -149,17 +150,24 @@ class _Finder:
             self.blocks.update(read, made)
 
     def table(self) -> UnitTable:
-        roots = [self.find(slot) for slot in range(len(self.parent))]
+        roots = self.parent.copy()
+        tied = [slot for slot, up in enumerate(self.parent) if slot != up]
+        for slot in tied:  # in order, for no slot's parent comes after it
+            roots[slot] = roots[roots[slot]]
         fixed = {roots[slot] for slot in self.fixed}
-        home = self._connect_makers(roots, fixed)
-        unit_of: dict[int, tuple[str, int]] = {}
+        home = self._connect_makers(roots, tied, fixed)
+        of_slot: list[Member] = [None] * len(roots)
         widths = dict.fromkeys(home.values(), 0)
-        for slot, root in enumerate(roots):
-            if slot == root and root not in fixed:  # the root of a class is its first slot
-                group = home[self.maker_of[slot]]
-                unit_of[root] = (group, widths[group])
-                widths[group] += 1
-        of_slot = [unit_of.get(root) for root in roots]
+        for maker, slots in self.slots.items():
+            group = home[maker]
+            unit = widths[group]
+            for slot in slots:
+                if roots[slot] == slot and slot not in fixed:  # the root of a class is its first slot
+                    of_slot[slot] = (group, unit)
+                    unit += 1
+            widths[group] = unit
+        for slot in tied:
+            of_slot[slot] = of_slot[roots[slot]]
         placed: dict[str, dict[str, tuple[tuple[int, ...], ...]]] = {}
         for maker, slots in self.slots.items():
             if width := widths[home[maker]]:
@@ -167,13 +175,16 @@ class _Finder:
                 if any(held):
                     placed.setdefault(home[maker], {})[maker] = _channels_by_unit(held, width)
         bound = self._misaligned(roots) | self._read_as_signs(roots)
-        stuck = {unit_of[root] for root in bound if root in unit_of}
+        stuck: dict[str, set[int]] = {name: set() for name in placed}
+        for root in bound:
+            if (member := of_slot[root]) is not None:
+                stuck[member[0]].add(member[1])
         selections = self._selections(of_slot, widths)
         groups = {
             name: UnitGroup(
                 name,
                 makers,
-                tuple([(name, u) not in stuck for u in range(widths[name])]),
+                tuple([unit not in stuck[name] for unit in range(widths[name])]),
                 selections.get(name, {}),
             )
             for name, makers in placed.items()
@@ -181,7 +192,7 @@ class _Finder:
         shared: dict[int, list[Member]] = {}  # carried layouts are one object
         for layout in self.layout.values():
             if id(layout) not in shared:
-                shared[id(layout)] = [of_slot[slot] for slot in layout]
+                shared[id(layout)] = list(map(of_slot.__getitem__, layout))
         return UnitTable(groups, {name: shared[id(at)] for name, at in self.layout.items()})
 
     def _selections(
@@ -197,7 +208,7 @@ class _Finder:
                     found.setdefault(group, {})[node.name] = held
         return found
 
-    def _connect_makers(self, roots: list[int], fixed: set[int]) -> dict[str, str]:
+    def _connect_makers(self, roots: list[int], tied: list[int], fixed: set[int]) -> dict[str, str]:
         """The group name of each maker: the first maker that its free slots are connected with."""
         up = {maker: maker for maker in self.slots}
 
@@ -206,8 +217,9 @@ class _Finder:
                 up[maker] = maker = up[up[maker]]
             return maker
 
-        for slot, root in enumerate(roots):
-            if root != slot and root not in fixed:
+        for slot in tied:
+            root = roots[slot]
+            if root not in fixed:
                 a, b = find(self.maker_of[slot]), find(self.maker_of[root])
                 if a != b:
                     first, second = sorted((a, b), key=lambda maker: self.slots[maker].start)
@@ -233,7 +245,7 @@ class _Finder:
         stuck: set[int] = set()
         several = {roots[slot] for slot in self.blocks}
         for slots in self.slots.values():
-            held = [roots[slot] for slot in slots]
+            held = roots[slots.start : slots.stop]
             if len(set(held)) == len(held):
                 continue
             seen: set[int] = set()

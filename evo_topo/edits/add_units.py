@@ -54,8 +54,9 @@ class AddUnits(Edit, frozen=True, tag="add_units"):
         if not places:
             raise EditError(f"{self.group!r} has no place where new units stay aligned with what is tied")
         members = unit_table(genome).members
-        for name, shape in genome.shapes.items():
-            if shape[0] + self.count * members[name].count((self.group, places[-1])) > MAX_CHANNELS:
+        crowded = [(n, s[0]) for n, s in genome.shapes.items() if (1 + self.count) * s[0] > MAX_CHANNELS]
+        for name, width in crowded:
+            if width + self.count * members[name].count((self.group, places[-1])) > MAX_CHANNELS:
                 raise EditError(f"{self.count} units more: {name!r} would have over {MAX_CHANNELS} channels")
         units = list(range(group.width))
         after = places[-1] + 1

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Iterator
-from heapq import heappop, heappush
 from itertools import pairwise
 from typing import Annotated, ClassVar, Self
 
@@ -99,32 +97,18 @@ class PruneBranch(Edit, frozen=True, tag="prune_branch"):
             return False
 
     def _is_legal_nearby(self, genome: Genome) -> bool:
-        """Whether it applies: looks as far as shapes change, and further only where channels are tied."""
+        """Whether it applies; the child is made only where a Concat loses channels that are tied."""
         node = self._checked(genome)
-        left = self._left(node)
         if not _keeps_a_layer(genome):
             return applies(self, genome)
+        if isinstance(node.op, Concat):
+            return node.name in _of_any_width(genome) or applies(self, genome)
+        left = self._left(node)
         if len(left) > 1:
             after = infer_shape(Node(node.name, node.op, left), genome.shapes)
         else:
             after = genome.shapes[left[0]]
-        if not isinstance(node.op, Concat):
-            return after == genome.shapes[node.name]
-        changed = {node.name: after}
-        shapes = ChainMap(changed, genome.shapes)
-        waiting = [genome.positions[name] for name in genome.readers[node.name]]
-        while waiting:  # a heap: in node order
-            reader = genome.nodes[heappop(waiting)]
-            if reader.name in changed:
-                continue
-            if is_maker(reader) or reader.op.routing == "ties" or isinstance(reader.op, Select | Output):
-                if not mixes_units(reader):
-                    return applies(self, genome)
-                continue  # any number of channels can be read
-            changed[reader.name] = infer_shape(reader, shapes)
-            for name in genome.readers[reader.name]:
-                heappush(waiting, genome.positions[name])
-        return True
+        return after == genome.shapes[node.name]
 
     def joint(self, genome: Genome) -> tuple[str, str] | None:
         self.apply(genome)
@@ -276,6 +260,24 @@ def _reading_fewer(genome: Genome, node: Node, origins: dict[str, list[int]]) ->
     source = genome.by_name[node.name].inputs[0]
     op = reading_other_channels(node.op, node.op, genome.shapes[source][0], len(origins[source]))
     return Node(node.name, op, node.inputs)
+
+
+@once_per_genome
+def _of_any_width(genome: Genome) -> set[str]:
+    """Nodes whose value may lose any channels: they end in layers that mix units, and nothing ties them."""
+    free: set[str] = set()
+    for node in reversed(genome.nodes):
+        readers = [genome.by_name[name] for name in genome.readers[node.name]]
+        if not isinstance(node.op, Output) and all(
+            mixes_units(reader) or (reader.name in free and _passes_channels(reader)) for reader in readers
+        ):
+            free.add(node.name)
+    return free
+
+
+def _passes_channels(node: Node) -> bool:
+    """Whether a node reads any number of channels, and makes nothing but these."""
+    return not (is_maker(node) or node.op.routing == "ties" or isinstance(node.op, Select | Output))
 
 
 @once_per_genome

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Iterator
 from math import prod
 from typing import Annotated, Literal, Self, get_args
@@ -122,7 +121,7 @@ class Factorise(Edit, frozen=True, tag="factorise"):
         try:
             self._check(genome)
             factors = self.factors(genome)
-            shapes = ChainMap(fitting(genome, self.layer, factors), genome.shapes)
+            shapes = fitting(genome, self.layer, factors)
         except EditError:
             return False
         macs = sum([n.op.num_macs(tuple([shapes[i] for i in n.inputs]), shapes[n.name]) for n in factors])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from math import prod
 
@@ -50,7 +49,18 @@ def check_plain(node: Node) -> None:
         raise EditError(f"{node.name!r} is sparse or binary: grow all its connections, or make it real first")
 
 
-def fitting(genome: Genome, place: str, added: Sequence[Node]) -> dict[str, Shape]:
+class NewShapes(dict[str, Shape]):
+    """Shapes of new nodes; those of all others are looked up in the parent."""
+
+    def __init__(self, genome: Genome) -> None:
+        super().__init__()
+        self._known = genome.shapes
+
+    def __missing__(self, name: str) -> Shape:
+        return self._known[name]
+
+
+def fitting(genome: Genome, place: str, added: Sequence[Node]) -> NewShapes:
     """Shapes of nodes that take the place of another one's value; nothing else of the network changes.
 
     Finds in time that does not grow with the network whether they leave a valid one.
@@ -63,11 +73,10 @@ def fitting(genome: Genome, place: str, added: Sequence[Node]) -> dict[str, Shap
     Raises:
         EditError: When they are not valid, or make another shape.
     """
-    found: dict[str, Shape] = {}
-    shapes = ChainMap(found, genome.shapes)
+    found = NewShapes(genome)
     try:
         for node in added:
-            found[node.name] = infer_shape(node, shapes)
+            found[node.name] = infer_shape(node, found)
     except GenomeError as error:
         raise EditError(f"the child is not valid: {error}") from None
     made, expected = found[added[-1].name], genome.shapes[place]

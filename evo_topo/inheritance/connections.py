@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, unfold
 from evo_topo.curvature import Curvature, hessian_root
 from evo_topo.edits import AnyEdit, GrowConnections, PruneConnections
 from evo_topo.inheritance.probe import Probe
-from evo_topo.phenotype import in_mode
+from evo_topo.phenotype import hook_value, in_mode
 
 _MOST_NUMBERS = 2**26  # in the gradients of a batch of examples: 256 MiB of float32
 
@@ -55,11 +55,11 @@ def layer_obd(
     generator = torch.Generator().manual_seed(seed)
     places: list[Tensor] = []
 
-    def keep(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def keep(args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         places[:] = [args[0].detach(), output.detach().requires_grad_()]
         return places[1]
 
-    with in_mode(model, training=False), torch.enable_grad(), module.register_forward_hook(keep):
+    with in_mode(model, training=False), torch.enable_grad(), hook_value(model, layer, keep):
         for batch in torch.split(inputs, max(1, min(64, _MOST_NUMBERS // weight.numel()))):
             logits = model(batch)
             for column in hessian_root(logits.detach().log_softmax(1), curvature, 1, generator):

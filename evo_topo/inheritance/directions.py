@@ -33,7 +33,7 @@ from evo_topo.ops import (
     Shape,
     is_plain,
 )
-from evo_topo.phenotype import in_mode
+from evo_topo.phenotype import hook_value, in_mode
 from evo_topo.units import NEW, mixes_units, unit_table
 
 _FOLLOWED = (Norm, Activation, Dropout, Pool, GlobalPool, Flatten, Add, Multiply, Concat)
@@ -115,7 +115,7 @@ def layer_readings(model: nn.Module, genome: Genome, probe: Probe) -> dict[str, 
     made: dict[str, Tensor] = {}
 
     def keeping(name: str):  # type: ignore[no-untyped-def]
-        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def hook(args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             reads[name] = args[0].detach()
             made[name] = output.view_as(output)
             return made[name]
@@ -123,7 +123,7 @@ def layer_readings(model: nn.Module, genome: Genome, probe: Probe) -> dict[str, 
         return hook
 
     layers = [node.name for node in genome.nodes if isinstance(node.op, Conv | Linear)]
-    handles = [model.get_submodule(name).register_forward_hook(keeping(name)) for name in layers]
+    handles = [hook_value(model, name, keeping(name)) for name in layers]
     try:
         with in_mode(model, training=False), torch.enable_grad():
             logits = model(probe.inputs.detach().requires_grad_())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from evo_topo.edits import PruneLayer, layer_chain, legal_layer_edits
 from evo_topo.genome import Genome
-from evo_topo.phenotype import hook_reads, in_mode
+from evo_topo.phenotype import hook_reads, hook_value, in_mode
 from evo_topo.units import mixes_units, unit_table
 
 
@@ -69,9 +69,9 @@ class GateProbe:
                 stack.enter_context(hook_reads(self.model, name, self._keep_read(name)))
             for layer in self.layer_columns:
                 end = layer_chain(self.genome, layer)[-1]
-                first, last = self.model.get_submodule(layer), self.model.get_submodule(end)
+                first = self.model.get_submodule(layer)
                 stack.enter_context(first.register_forward_pre_hook(self._keep_layer_input(layer)))
-                stack.enter_context(last.register_forward_hook(self._keep_layer_output(layer)))
+                stack.enter_context(hook_value(self.model, end, self._keep_layer_output(layer)))
             for parameter in self.model.parameters():
                 if parameter.requires_grad:
                     stack.callback(parameter.requires_grad_, True)
@@ -99,7 +99,7 @@ class GateProbe:
         return hook
 
     def _keep_layer_output(self, layer: str):  # type: ignore[no-untyped-def]
-        def hook(_: nn.Module, _args: object, output: Tensor) -> Tensor:
+        def hook(_: object, output: Tensor) -> Tensor:
             kept = output.view_as(output)
             self._layers[layer] = (self._layers[layer][0], kept)
             return kept
