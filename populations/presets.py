@@ -42,9 +42,8 @@ PRESETS: dict[PresetName, Preset] = {
             probe_examples=1000,
             example_exponent=0.25,
             founder_examples=7000,
-            polish_examples=40_000,
-            polished=4,
-            accuracy_floor=0.93,
+            polish_examples=30_000,
+            accuracy_floor=0.95,
         ),
     ),
     "fashion-mnist": Preset(
