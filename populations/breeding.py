@@ -140,11 +140,11 @@ def breed(
             proposal = mutate(growth=config.growth)
             if count_flops(proposal.genome) > ceiling:
                 proposal = mutate(growth=0.0)
-            if proposal.genome.fingerprint not in known:
+            if proposal.genome.fingerprint not in known and count_flops(proposal.genome) <= ceiling:
                 break
     except EditError:  # no edit applies: it can still train on
         return further_training(parent, id, generation)
-    if config.mutations == "growths" and count_flops(proposal.genome) > ceiling:  # no prune takes its place
+    if count_flops(proposal.genome) > ceiling:
         return further_training(parent, id, generation)
     predicted, promised = proposal.predicted_loss_change, proposal.promise
     if prices.criterion != "obd":

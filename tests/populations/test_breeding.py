@@ -5,8 +5,9 @@ import pytest
 
 from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
+from evo_topo.edits import SplitUnits
 from evo_topo.genome import Genome
-from evo_topo.mutation import random_prices
+from evo_topo.mutation import Proposal, random_prices
 from populations.breeding import (
     as_individual,
     breed,
@@ -72,6 +73,19 @@ def test_the_ceiling_holds():
     births = children(config, member(parent()), 30, ceiling)
     assert all(count_flops(birth.genome) <= ceiling for birth in births)
     assert any(count_flops(birth.genome) > ceiling for birth in children(config, member(parent()), 30))
+
+
+def test_a_prune_that_became_a_trade_holds_the_ceiling_as_well():
+    founder = small_founder()
+    edit = SplitUnits((("conv1", (0,)),))
+    child = edit.apply(founder)
+    over = Proposal(edit, child, 0.0, count_flops(child) - count_flops(founder))
+    config = small_config(train_on=0.0)
+    toolbox = make_toolbox(config)
+    toolbox.register("mutate", lambda *_, **__: over)  # as a trade may be that saves nothing
+    members = [member(parent())]
+    for ceiling, expected in ((count_flops(founder), None), (count_flops(child), edit)):
+        assert breed(config, toolbox, members, ceiling, 1, 1, Calibration()).edit == expected
 
 
 def test_growths_alone_train_on_where_the_ceiling_leaves_no_room():
