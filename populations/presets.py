@@ -39,6 +39,7 @@ PRESETS: dict[PresetName, Preset] = {
             offspring=5,
             growth=0.1,
             train_on=0.05,
+            screened=2,
             probe_examples=1000,
             example_exponent=0.25,
             founder_examples=7000,
