@@ -128,7 +128,7 @@ def test_prunes_have_rivals_that_were_not_tried_before():
 
 
 def test_the_individual_is_what_the_worker_chose():
-    birth = next(birth for birth in screening_births() if len(birth.rivals) == 2)
+    birth = next(birth for birth in screening_births(screened=3) if len(birth.rivals) == 2)
     own, _, last = birth.options
     screened = tuple(
         Screened(option.edit, option.genome.fingerprint, count_flops(option.genome), 1.0)
