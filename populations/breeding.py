@@ -114,7 +114,8 @@ def breed(
         config: Of the run.
         toolbox: Of `make_toolbox`.
         parents: Who may be its parent.
-        ceiling: Most FLOPs that it may have; a mutation beyond is drawn again, as a prune.
+        ceiling: Most FLOPs that it may have, or its parent's if those are more; a mutation beyond is drawn
+            again, as a prune.
         id: Its number.
         generation: Its generation.
         calibration: What predictions came to so far.
@@ -127,6 +128,7 @@ def breed(
     prices = parent.outcome.prices
     if prices is None or rng.random() < config.train_on:
         return further_training(parent, id, generation)
+    limit = max(ceiling, parent.flops)  # from above the ceiling, prunes lead down step by step
     try:
         mutate = partial(
             toolbox.mutate,
@@ -138,13 +140,13 @@ def breed(
         )
         for _ in range(TRIES):
             proposal = mutate(growth=config.growth)
-            if count_flops(proposal.genome) > ceiling:
+            if count_flops(proposal.genome) > limit:
                 proposal = mutate(growth=0.0)
-            if proposal.genome.fingerprint not in known and count_flops(proposal.genome) <= ceiling:
+            if proposal.genome.fingerprint not in known and count_flops(proposal.genome) <= limit:
                 break
     except EditError:  # no edit applies: it can still train on
         return further_training(parent, id, generation)
-    if count_flops(proposal.genome) > ceiling:
+    if count_flops(proposal.genome) > limit:
         return further_training(parent, id, generation)
     predicted, promised = proposal.predicted_loss_change, proposal.promise
     if prices.criterion != "obd":

@@ -75,6 +75,11 @@ def test_the_source_of_any_network_is_the_network(name):
     assert max(map(len, write_source(model).splitlines())) < 2000
 
 
+def test_the_source_lets_go_of_what_nothing_reads_any_more():
+    _, model = network("depthwise")
+    assert "        del " in write_source(model)
+
+
 def test_the_model_stays_as_it_is(tmp_path):
     genome = EXAMPLES["depthwise"]()
     model = build(genome).double().train()

@@ -75,6 +75,13 @@ def test_the_ceiling_holds():
     assert any(count_flops(birth.genome) > ceiling for birth in children(config, member(parent()), 30))
 
 
+def test_far_above_the_ceiling_prunes_lead_down():
+    founder = count_flops(small_founder())
+    births = children(small_config(train_on=0.0), member(parent()), 20, 0.01 * founder)
+    assert all(birth.edit for birth in births)
+    assert all(count_flops(birth.genome) <= founder for birth in births)
+
+
 def test_a_prune_that_became_a_trade_holds_the_ceiling_as_well():
     founder = small_founder()
     edit = SplitUnits((("conv1", (0,)),))
