@@ -174,11 +174,13 @@ def shift_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Ge
         generator: Source of randomness.
 
     Returns:
-        New images, of the same shape and type.
+        Images of the same shape and type; where nothing is asked for, the same tensor.
     """
     count, _, height, width = images.shape
     device = images.device
     draw = partial(torch.randint, size=(count, 1), generator=generator, device=device)
+    if not padding:  # mirroring alone needs no index for every pixel
+        return torch.where(draw(2)[:, :, None, None] == 1, images.flip(3), images) if flip else images
     rows = torch.arange(height, device=device) + draw(2 * padding + 1)
     columns = torch.arange(width, device=device) + draw(2 * padding + 1)
     if flip:

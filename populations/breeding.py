@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import math
 import random
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,8 @@ from populations.orders import Order, Teacher
 
 DUELLISTS = 4
 """Members that DEAP's tournament by dominance and crowding takes at a time."""
+STEP, OUTWARD = 0.1, 0.3
+"""Smallest size of a mutation, as a share of the parent's FLOPs, and of one that draws the front out."""
 TRIES = 8
 """Mutations that are drawn until one gives a network that is new to the run."""
 
@@ -137,6 +139,7 @@ def breed(
             rng,
             calibration=calibration,
             mutations=config.mutations,
+            smallest=smallest_step(parent, [member.individual for member in parents], config.accuracy_floor),
         )
         for _ in range(TRIES):
             proposal = mutate(growth=config.growth)
@@ -155,6 +158,24 @@ def breed(
     others = rivals(parent.genome, prices, rng, proposal, most, calibration)
     new = tuple([rival for rival in others if rival.genome.fingerprint not in known])
     return Birth(id, generation, parent, proposal.edit, proposal.genome, predicted, promised, new)
+
+
+def smallest_step(parent: Individual, rivals: Sequence[Individual], floor: float) -> float:
+    """Smallest size of its mutations: larger where the front is to be drawn out to cheaper networks.
+
+    Below the cheapest of all there is nobody to compete with, so it need not be approached in small steps;
+    not so near the accuracy that is asked for, where large steps lead nowhere.
+
+    Args:
+        parent: Whom a child is bred from.
+        rivals: All that may be bred from.
+        floor: Least accuracy asked for.
+    """
+    if parent.flops > min(rival.flops for rival in rivals):
+        return STEP
+    best = max(rival.outcome.accuracy or 0.0 for rival in rivals)
+    midway = (best + floor) / 2
+    return OUTWARD if (parent.outcome.accuracy or 0.0) >= midway else STEP
 
 
 def further_training(parent: Individual, id: int, generation: int) -> Birth:  # noqa: A002

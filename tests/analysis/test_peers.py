@@ -48,7 +48,7 @@ MACHINE = running.this_machine()
 def record_of(points, method="evo_topo", seed=1, minutes=15.0):
     cell = Cell("digits", method, seed, minutes)
     return Record(
-        cell, MACHINE, 2, 1_000_000, {}, 60 * minutes, points, 90 * minutes, preset_digest("digits")
+        cell, MACHINE, 2, 1_000_000, {}, 60 * minutes, points, 90 * minutes, preset_digest("digits", method)
     )
 
 
@@ -144,6 +144,19 @@ def test_damaged_records_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ValueError, match="remove it"):
         read_record(path)
+
+
+@pytest.mark.parametrize("method", ["torch-pruning", "optuna"])
+def test_cells_of_rivals_outlive_changes_that_do_not_reach_them(method, monkeypatch):
+    digests = [preset_digest("digits", name) for name in ("evo_topo", method)]
+    preset = PRESETS["digits"]
+    config = dataclasses.replace(preset.config, screened=7)
+    monkeypatch.setitem(PRESETS, "digits", preset._replace(config=config))
+    assert preset_digest("digits", "evo_topo") != digests[0]
+    assert preset_digest("digits", method) == digests[1]
+    recipe = dataclasses.replace(config.recipe, batch_size=32)
+    monkeypatch.setitem(PRESETS, "digits", preset._replace(config=dataclasses.replace(config, recipe=recipe)))
+    assert preset_digest("digits", method) != digests[1]
 
 
 def test_a_missing_package_is_named(monkeypatch, capsys, tmp_path):

@@ -17,6 +17,7 @@ from populations.breeding import (
     make_toolbox,
     order_for,
     scaled_examples,
+    smallest_step,
 )
 from populations.fitness import Member
 from populations.founders import conv_net
@@ -186,3 +187,14 @@ def test_seeds_tell_parts_apart_and_the_global_state_is_put_back():
     with global_random(3):
         assert random.random() == first
     assert random.getstate() == state
+
+
+def test_the_cheapest_takes_large_steps_as_long_as_it_is_accurate():
+    large, small = conv_net((1, 8, 8), 10, (16, 16), (1, 2)), conv_net((1, 8, 8), 10, (4, 4), (1, 2))
+    dear, good = parent(large, accuracy=0.9), parent(small, accuracy=0.86)
+    poor = parent(small, accuracy=0.84)
+    assert smallest_step(good, [dear, good], 0.8) > smallest_step(dear, [dear, good], 0.8)
+    assert smallest_step(poor, [dear, poor], 0.8) == smallest_step(dear, [dear, poor], 0.8)
+    births = children(small_config(train_on=0.0, growth=0.0, accuracy_floor=0.2), member(parent(large)), 20)
+    saved = [1 - count_flops(birth.genome) / count_flops(large) for birth in births]
+    assert sorted(saved)[3] > 0.2  # trades save nothing

@@ -24,6 +24,20 @@ Setting = dict[str, float]
 
 WORKERS = 2
 """Processes that train at the same time, of one thread each."""
+RIVAL_FIELDS = {
+    "torch-pruning": ("recipe", "probe_examples"),
+    "optuna": (
+        "recipe",
+        "founder_examples",
+        "example_exponent",
+        "ceiling",
+        "parents",
+        "accuracy_floor",
+        "polished",
+        "polish_share",
+    ),
+}
+"""What rivals share with the preset: they know nothing of the rest, so their cells outlive its changes."""
 
 
 class Cell(Struct, frozen=True):
@@ -80,7 +94,7 @@ class Record(Struct, frozen=True):
         seconds: What the whole cell took.
         points: Every network whose validation accuracy the method measured.
         cpu_seconds: Processor time of all its processes: little of it where the machine had other work to do.
-        preset: Digest of the preset that it started from.
+        preset: Digest of what it went by of the preset.
     """
 
     cell: Cell
@@ -145,7 +159,7 @@ class Bench(NamedTuple):
     """What a method is given.
 
     Attributes:
-        config: The preset's configuration, with the cell's seed and number of workers: recipe, floor, shares.
+        config: From `config_of`, with the cell's seed and number of workers.
         founder: The preset's founder.
         clock: How long there is.
         folder: Where weights go; the data lie there as in a run folder.
@@ -164,10 +178,17 @@ def record_path(out: Path, cell: Cell) -> Path:
     return out / "cells" / f"{cell.name}.json"
 
 
-def preset_digest(data: DataName) -> str:
+def config_of(data: DataName, method: str) -> Config:
+    """The preset's configuration, or as much of it as a rival goes by."""
+    whole = PRESETS[data].config
+    if method not in RIVAL_FIELDS:
+        return whole
+    return Config(preset=data, **{name: getattr(whole, name) for name in RIVAL_FIELDS[method]})
+
+
+def preset_digest(data: DataName, method: str) -> str:
     """Tells presets apart: cells of different founders or settings do not belong in one table."""
-    preset = PRESETS[data]
-    text = preset.config.to_json() + preset.founder().fingerprint
+    text = config_of(data, method).to_json() + PRESETS[data].founder().fingerprint
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -183,7 +204,7 @@ def read_record(path: Path) -> Record | None:
         record = msgspec.json.decode(path.read_bytes(), type=Record)
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise ValueError(f"{path}: expected the record of a finished cell: {error}; remove it") from None
-    if record.preset != preset_digest(record.cell.data):
+    if record.preset != preset_digest(record.cell.data, record.cell.method):
         raise ValueError(f"{path}: the preset has changed since this cell was run; remove it")
     return record
 

@@ -28,6 +28,7 @@ from analysis.benchmarks.peers.cells import (
     Point,
     Record,
     Setting,
+    config_of,
     preset_digest,
     record_path,
     write_record,
@@ -157,7 +158,7 @@ def make_record(cell: Cell, out: Path, started: float) -> Record:
         setting,
         clock.elapsed,
         points,
-        preset=preset_digest(cell.data),
+        preset=preset_digest(cell.data, cell.method),
     )
     shutil.rmtree(bench.folder / "weights", ignore_errors=True)
     return record
@@ -169,9 +170,11 @@ def prepare(cell: Cell, out: Path, clock: Clock) -> Bench:
     shutil.rmtree(folder, ignore_errors=True)  # of a cell that was stopped
     folder.mkdir(parents=True)
     os.symlink(_data_path(out, cell.data).resolve(), folder / DATA)
-    preset = PRESETS[cell.data]
-    config = dataclasses.replace(preset.config, seed=cell.seed, workers=WORKERS, threads=1, devices="cpu")
-    return Bench(config, preset.founder(), clock, folder, Slots(("cpu",) * WORKERS, 1, folder / "slots"))
+    config = dataclasses.replace(
+        config_of(cell.data, cell.method), seed=cell.seed, workers=WORKERS, threads=1, devices="cpu"
+    )
+    slots = Slots(("cpu",) * WORKERS, 1, folder / "slots")
+    return Bench(config, PRESETS[cell.data].founder(), clock, folder, slots)
 
 
 def tested_points(bench: Bench, networks: Sequence[Network], reads_test: bool) -> list[Point]:
