@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+from analysis.benchmarks.peers import search
 from analysis.benchmarks.peers.cells import Bench, Point
 from evo_topo.cost import count_flops
 from evo_topo.genome import Genome
@@ -38,8 +39,9 @@ def magnitude(config: Config, founder: Genome) -> tuple[Config, Genome]:
 
 
 def no_inheritance(config: Config, founder: Genome) -> tuple[Config, Genome]:
-    """Every child starts from fresh weights and so trains like a founder: as long, and at the full rate."""
-    recipe = dataclasses.replace(config.recipe, examples=config.founder_examples)
+    """Every child starts from fresh weights: it trains at the full rate, and as long as Optuna's trials."""
+    examples = round(search.SETTING["examples"] * config.founder_examples)
+    recipe = dataclasses.replace(config.recipe, examples=examples)
     return dataclasses.replace(config, inherit=False, inherited_rate=1.0, recipe=recipe), founder
 
 

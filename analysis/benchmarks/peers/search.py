@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import Trial
 
-SETTING: Setting = {"examples": 1.0}
+SETTING: Setting = {"examples": 0.3}
 """Training examples of a trial, as a multiple of those that evo_topo's founder starts with."""
-SETTINGS: tuple[Setting, ...] = ({"examples": 0.25}, {"examples": 0.5}, {"examples": 1.0}, {"examples": 2.0})
+SETTINGS: tuple[Setting, ...] = ({"examples": 0.1}, {"examples": 0.3}, {"examples": 1.0})
 """What `--tuning` compares."""
 RECENT = 20
 """Trials whose seconds stand for those of the next."""
