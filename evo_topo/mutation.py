@@ -48,8 +48,8 @@ Mutations = Literal["all", "prunes", "growths"]
 TRADES = 0.2
 """Share of the prunes that become trades, where a growth fits."""
 TRIES = 6
-SMALL = 0.25
-"""Of the target: prunes that save less than this share of it stand back."""
+SMALL, SMALLEST = 0.25, 0.5
+"""Of the target, and of the smallest there is: prunes that save less than these shares stand back."""
 LEAST_GROWTH = 0.02
 """Of the parent's MACs: cheaper growths count as much, or paths that cost nothing would always be best."""
 MOST_OF_GROUP = 0.75
@@ -100,8 +100,9 @@ def propose(
         prices: Its price list.
         rng: Source of uniform numbers.
         growth: Probability of growing rather than pruning, where both apply.
-        smallest: Smallest size of an edit, as a share of the parent's FLOPs.
-        largest: Largest size; sizes between are log-uniform. An edit is at least one unit.
+        smallest: Smallest size that is drawn, as a share of the parent's FLOPs.
+        largest: Largest size; sizes between are log-uniform. Units are taken to come near it, at least one;
+            of other prunes, those that save less than half of the smallest come last.
         calibration: What predicted loss changes come to after training, for comparing kinds.
         mutations: Which edits may be proposed; where it is not all, `growth` says nothing.
 
@@ -112,7 +113,8 @@ def propose(
     target = share * count_macs(genome)
     choice = _Choice(genome, prices, rng, calibration or Calibration())
     grows = rng.random() < growth
-    growths, prunes = choice.growths(target), choice.prunes(target)
+    least = max(SMALL * target, SMALLEST * smallest * count_macs(genome))
+    growths, prunes = choice.growths(target), choice.prunes(target, least)
     both = chain(growths, prunes) if grows else chain(prunes, growths)
     for candidate in {"all": both, "prunes": prunes, "growths": growths}[mutations]:
         try:
@@ -158,7 +160,8 @@ def rivals(
     choice = _Choice(genome, prices, rng, calibration or Calibration())
     found = {proposal.genome.fingerprint: proposal}
     for _ in range(most):
-        for candidate in choice.prunes(-proposal.flop_change / 2):
+        saved = -proposal.flop_change / 2
+        for candidate in choice.prunes(saved, SMALL * saved):
             try:
                 child = candidate.edit.apply(genome)
             except EditError:
@@ -198,17 +201,17 @@ class _Choice(NamedTuple):
     rng: RandomSource
     calibration: Calibration
 
-    def prunes(self, target: float) -> Iterator[_Candidate]:
+    def prunes(self, target: float, least: float) -> Iterator[_Candidate]:
         """Prunes in the order of a draw with probability inverse to predicted loss per MAC.
 
-        Those that save far less than the target come last: loss rises faster than what is saved, so the
-        smallest steps would always look best, and a search of many small steps does not get far.
+        Units come near the target. Whatever saves less than the least comes last: loss rises faster than what
+        is saved, so the smallest steps would always look best, and a search of many does not get far.
         """
         small: list[_Candidate] = []
         large: list[_Candidate] = []
         for candidate in chain(self._unit_prunes(target), self._layer_prunes(), self._priced()):
             if candidate.size < 0:
-                (small if -candidate.size < SMALL * target else large).append(candidate)
+                (small if -candidate.size < least else large).append(candidate)
         return chain(self._drawn(large), self._drawn(small))
 
     def _drawn(self, candidates: list[_Candidate]) -> Iterator[_Candidate]:

@@ -31,7 +31,7 @@ from populations.orders import Order, Teacher
 
 DUELLISTS = 4
 """Members that DEAP's tournament by dominance and crowding takes at a time."""
-STEP, OUTWARD = 0.1, 0.3
+STEP, OUTWARD = 0.1, 0.5
 """Smallest size of a mutation, as a share of the parent's FLOPs, and of one that draws the front out."""
 TRIES = 8
 """Mutations that are drawn until one gives a network that is new to the run."""

@@ -366,6 +366,18 @@ def test_prunes_far_below_the_drawn_size_stand_back():
         assert {p.edit.first if isinstance(p.edit, Trade) else p.edit for p in found} == {expected}
 
 
+def test_prunes_far_below_the_smallest_size_stand_back():
+    genome = versatile()
+    small, large = priced(ShrinkKernel("conv14"), ShrinkKernel("conv4"), genome=genome)
+    edits = msgspec.structs.replace(small, loss_change=1e-6), msgspec.structs.replace(large, loss_change=1.0)
+    own = -small.flop_change / count_flops(genome)
+    for share, expected in ((1.6 * own, small.edit), (3 * own, large.edit)):  # above a quarter of both
+        found = proposals(
+            genome, Prices("test", {}, {}, edits=edits), 50, growth=0, smallest=share, largest=share
+        )
+        assert {p.edit.first if isinstance(p.edit, Trade) else p.edit for p in found} == {expected}
+
+
 def test_growths_are_drawn_by_promise_per_flop_and_keep_their_price():
     genome = versatile()
     good, bad = GrowKernel("conv4"), GrowKernel("conv10")
