@@ -375,7 +375,8 @@ def test_prunes_far_below_the_smallest_size_stand_back():
         found = proposals(
             genome, Prices("test", {}, {}, edits=edits), 50, growth=0, smallest=share, largest=share
         )
-        assert {p.edit.first if isinstance(p.edit, Trade) else p.edit for p in found} == {expected}
+        counts = Counter(p.edit.first if isinstance(p.edit, Trade) else p.edit for p in found)
+        assert counts[expected] > 45
 
 
 def test_growths_are_drawn_by_promise_per_flop_and_keep_their_price():
