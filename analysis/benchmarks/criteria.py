@@ -9,8 +9,6 @@ every criterion rank the same units, of all layers together, on the same trainin
 from __future__ import annotations
 
 import dataclasses
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from analysis.benchmarks.machine import Machine, this_machine
 from analysis.calibration import spearman
 from analysis.common import ACCENT, GREY, PALE, run_command, save_figure, styled
 from analysis.table import format_table
@@ -60,14 +59,6 @@ class Subject(NamedTuple):
     genome: Genome
     inputs: Tensor
     targets: Tensor
-
-
-class Machine(Struct, frozen=True):
-    """What the seconds were measured on."""
-
-    cpu: str
-    threads: int
-    torch: str
 
 
 class CriterionInfo(Struct, frozen=True):
@@ -184,22 +175,6 @@ def _timed(criterion: Callable[[Subject], UnitScores], subject: Subject) -> tupl
     started = time.perf_counter()
     scores = criterion(subject)
     return scores, time.perf_counter() - started
-
-
-def this_machine() -> Machine:
-    """What the seconds are measured on."""
-    return Machine(_cpu_model(), torch.get_num_threads(), str(torch.__version__))
-
-
-def _cpu_model() -> str:
-    """Name of the processor, as far as the system tells, and how many may be used."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass  # other systems than Linux, or processors that do not say
-    return f"{name} x {os.cpu_count()}"
 
 
 def criteria_table(info: CriteriaInfo) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import random
-import resource
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from analysis.benchmarks.criteria import Machine, Subject, this_machine
+from analysis.benchmarks.criteria import Subject
+from analysis.benchmarks.machine import Machine, peak_memory, this_machine
 from analysis.benchmarks.synthetic import WIDTHS, network
 from analysis.calibration import spearman
 from analysis.common import run_command
@@ -182,10 +182,9 @@ def _cifar_like(examples: int) -> tuple[Genome, Task]:
 
 def _cost(job: Callable[[], object]) -> tuple[float, int]:
     """CPU seconds of a job, and by how much it raises the peak of this process's memory, in bytes."""
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    before, started = peak_memory(), time.process_time()
     job()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return time.process_time() - started, 1024 * (after - before)
+    return time.process_time() - started, peak_memory() - before
 
 
 def _pricing_job(examples: int) -> tuple[int, float, int]:

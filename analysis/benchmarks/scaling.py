@@ -16,7 +16,6 @@ import gc
 import itertools
 import math
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -30,7 +29,7 @@ import torch
 from matplotlib.figure import Figure
 from msgspec import Struct
 
-from analysis.benchmarks.criteria import Machine, this_machine
+from analysis.benchmarks.machine import Machine, peak_memory, this_machine
 from analysis.benchmarks.stub import StubCrew
 from analysis.benchmarks.synthetic import VALIDATION, WIDTHS, network, pictures
 from analysis.common import CATEGORIES, GREY, run_command, save_figure, styled
@@ -218,8 +217,8 @@ def _develop(widths: tuple[int, ...], training_examples: int, recipe: Recipe) ->
             outcome = develop(order, "cpu")
             if outcome.status != "ok":
                 raise ValueError(f"the child could not be developed: {outcome.reason}")
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return WorkerInfo(count_macs(genome), training_examples, outcome.seconds, outcome.training_seconds, peak)
+    seconds, training = outcome.seconds, outcome.training_seconds
+    return WorkerInfo(count_macs(genome), training_examples, seconds, training, peak_memory())
 
 
 def scaling_table(info: ScalingInfo) -> str:

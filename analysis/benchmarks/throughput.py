@@ -22,8 +22,8 @@ import torch
 from matplotlib.figure import Figure
 from msgspec import Struct
 
-from analysis.benchmarks.criteria import Machine, this_machine
 from analysis.benchmarks.loops import plain_network, seconds_by_hand
+from analysis.benchmarks.machine import Machine, this_machine
 from analysis.benchmarks.phases import PhasesInfo, phases_info
 from analysis.benchmarks.synthetic import WIDTHS, NetworkName, network, pictures
 from analysis.common import CATEGORIES, run_command, save_figure, styled

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from analysis.benchmarks.criteria import this_machine
 from analysis.benchmarks.loops import plain_network, seconds_by_hand
+from analysis.benchmarks.machine import this_machine
 from analysis.benchmarks.phases import PhasesInfo, phases_info
 from analysis.benchmarks.synthetic import WIDTHS, network, pictures
 from analysis.benchmarks.throughput import (

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from analysis.benchmarks.criteria import Machine
+from analysis.benchmarks.machine import Machine
 from evo_topo.genome import Genome
 from populations.config import Config
 from populations.presets import PRESETS

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import msgspec
 import torch
 
-from analysis.benchmarks.criteria import this_machine
+from analysis.benchmarks.machine import this_machine
 from analysis.benchmarks.peers import ours, pruning, search
 from analysis.benchmarks.peers.cells import (
     WORKERS,
