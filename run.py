@@ -205,6 +205,7 @@ def _as_line(progress: Progress) -> str:
         f"{progress.phase}: generation {progress.generation}{of}  "
         f"children {progress.children_done}/{progress.children}  "
         + (f"failed {progress.failed}  " if progress.failed else "")
+        + (f"stopped {progress.stopped}  " if progress.stopped else "")
         + f"best {progress.best_accuracy:.3f}  front {front or '-'}  "
         f"{progress.elapsed:.0f} s, ETA {_eta(progress)}"
     )
@@ -220,7 +221,8 @@ def _as_table(progress: Progress) -> RenderableType:
     head = Text.assemble(
         (progress.phase, "bold"),
         f"   generation {progress.generation}{of}   children {progress.children_done}/{progress.children}",
-        f"   failed {progress.failed}   best accuracy {progress.best_accuracy:.3f}",
+        f"   failed {progress.failed}   stopped {progress.stopped}",
+        f"   best accuracy {progress.best_accuracy:.3f}",
         f"   {progress.elapsed:.0f} s, ETA {_eta(progress)}",
     )
     bar = ProgressBar(total=progress.children, completed=progress.children_done, width=60)

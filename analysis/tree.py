@@ -82,9 +82,9 @@ def _add_axes(figure: Figure, left: float, bottom: float, width: float, height: 
 
 def _draw_heading(figure: Figure, name: str, members: Sequence[Member], scale: ScalarMappable) -> None:
     width, height = figure.get_size_inches()
-    failed = sum(member.accuracy is None for member in members)
+    ended = sum(member.accuracy is None for member in members)
     survivors = sum(member.survives for member in members)
-    facts = f"{len(members):,} individuals, {survivors} survive (dark lines), {failed} failed (crosses)"
+    facts = f"{len(members):,} individuals, {survivors} survive (dark lines), {ended} ended early (crosses)"
     legend = "orange: the line told step by step;  -4 conv1: prune 4 units of conv1;  +4: split"
     page = _add_axes(figure, 0, 0, width, height)
     page.set(xlim=(0, width), ylim=(height, 0))

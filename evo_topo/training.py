@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -32,12 +32,15 @@ class TrainingResult:
         seconds: Wall-clock time.
         loss: Mean training loss of the last steps (up to 20), in nats, with augmentation and
             label smoothing as the recipe asks.
+        halfway_loss: The same of the second quarter of the recipe's steps, which says by half-time how
+            the training will end; None where there are fewer than four steps.
     """
 
     examples: int
     steps: int
     seconds: float
     loss: float
+    halfway_loss: float | None
 
 
 class Diverged(ArithmeticError):
@@ -45,7 +48,7 @@ class Diverged(ArithmeticError):
 
     Attributes:
         step: Optimiser steps done when it was noticed.
-        value: Mean loss of the last steps (up to 20), in nats.
+        value: Mean loss of steps until then, in nats.
     """
 
     def __init__(self, step: int, value: float) -> None:
@@ -56,6 +59,25 @@ class Diverged(ArithmeticError):
         return f"training loss {self.value:.3g} at step {self.step}; lower the learning rate"
 
 
+class Stopped(Exception):
+    """The training loss was above the hurdle at half-time, and the training ended there.
+
+    Attributes:
+        result: What the training cost until then and where it stood; its halfway loss is a number.
+        hurdle: The most that the halfway loss might have been, in nats.
+    """
+
+    def __init__(self, result: TrainingResult, hurdle: float) -> None:
+        super().__init__(result, hurdle)  # these arguments rebuild it in another process
+        self.result, self.hurdle = result, hurdle
+
+    def __str__(self) -> str:
+        return (
+            f"expected a training loss of at most {self.hurdle:.4g} in the second quarter of the steps, "
+            f"got {self.result.halfway_loss:.4g}; stopped at step {self.result.steps}"
+        )
+
+
 def train(
     model: nn.Module,
     task: Task,
@@ -63,6 +85,7 @@ def train(
     seed: int,
     device: torch.device | None = None,
     teaching: Teaching | None = None,
+    hurdle: float | None = None,
 ) -> TrainingResult:
     """Trains a network in place: SGD with Nesterov momentum, warm-up, then linear decay to zero.
 
@@ -76,12 +99,15 @@ def train(
         seed: Decides batches, augmentation and dropout.
         device: Where to train; by default where the model is. The model stays there.
         teaching: A teacher's answers to learn from beside the targets, on that device.
+        hurdle: The most that the halfway loss may be, in nats; None for no limit. One that is not exceeded
+            changes nothing.
 
     Returns:
         What it cost and the loss at its end.
 
     Raises:
         Diverged: If the loss becomes NaN, infinite or above ten times that of a blind guess.
+        Stopped: If the halfway loss is above the hurdle.
         ValueError: If the recipe shifts or flips inputs that are no images.
     """
     if (recipe.crop_padding or recipe.flip) and len(task.input_shape) != 3:
@@ -92,20 +118,48 @@ def train(
     started = time.perf_counter()
     device = device or device_of(model)
     model.to(device).to(memory_format=torch.channels_last)
-    losses: deque[Tensor] = deque(maxlen=_CHECK_EVERY)
-    loss = math.nan
     with in_mode(model, training=True), _own_randomness(device, seed):
         generator = torch.Generator(device).manual_seed(seed)
         steps = _steps(model, task.to(device), recipe, generator, teaching)
-        for step, batch_loss in enumerate(steps, start=1):
-            losses.append(batch_loss)
-            if step % _CHECK_EVERY == 0 or step == recipe.steps:
-                loss = torch.stack(tuple(losses)).mean().item()
-                if not loss <= 10 * math.log(task.num_classes):  # true for NaN, too
-                    raise Diverged(step, loss)
+        result = _to_the_end(steps, recipe, 10 * math.log(task.num_classes), hurdle, started)
     model.to(memory_format=torch.contiguous_format)  # as weights are stored
-    seconds = time.perf_counter() - started
-    return TrainingResult(recipe.steps * recipe.batch_size, recipe.steps, seconds, loss)
+    return result
+
+
+def _to_the_end(
+    losses: Iterator[Tensor], recipe: Recipe, limit: float, hurdle: float | None, started: float
+) -> TrainingResult:
+    """Trains until the losses (), one a step, end or one of their means is above its limit.
+
+    Raises:
+        Diverged: When it is, or is NaN, or the halfway loss is.
+        Stopped: When the halfway loss is above the hurdle.
+    """
+    quarter, half = recipe.steps // 4, recipe.steps // 2
+    recent: deque[Tensor] = deque(maxlen=_CHECK_EVERY)
+    second: list[Tensor] = []  # losses of the second quarter
+    loss, halfway = math.nan, None
+    for step, batch_loss in enumerate(losses, start=1):
+        recent.append(batch_loss)
+        if 0 < quarter < step <= half:
+            second.append(batch_loss)
+        if step % _CHECK_EVERY == 0 or step == recipe.steps:
+            loss = _mean(recent, step, limit)
+        if second and step == half:
+            halfway = _mean(second, step, limit)
+            if hurdle is not None and halfway > hurdle:
+                spent = step * recipe.batch_size, step, time.perf_counter() - started
+                raise Stopped(TrainingResult(*spent, _mean(recent, step, limit), halfway), hurdle)
+    spent = recipe.steps * recipe.batch_size, recipe.steps, time.perf_counter() - started
+    return TrainingResult(*spent, loss, halfway)
+
+
+def _mean(losses: Collection[Tensor], step: int, limit: float) -> float:
+    """Mean of losses (), which waits for the device; above its limit, or NaN, it is a divergence."""
+    loss = torch.stack(tuple(losses)).mean().item()
+    if not loss <= limit:  # true for NaN, too
+        raise Diverged(step, loss)
+    return loss
 
 
 def _steps(

@@ -49,6 +49,7 @@ class Birth(NamedTuple):
         predicted_loss_change: By the parent's prices; None where nothing is predicted.
         promised_loss_change: What new parameters promise.
         rivals: Other mutations of the parent; the worker trains the best of them all.
+        hurdle: The most that its halfway loss may be; None for no limit.
     """
 
     id: int
@@ -59,6 +60,7 @@ class Birth(NamedTuple):
     predicted_loss_change: float | None
     promised_loss_change: float | None = None
     rivals: tuple[Proposal, ...] = ()
+    hurdle: float | None = None
 
     @property
     def options(self) -> list[Birth]:
@@ -216,6 +218,7 @@ def order_for(
         criterion=config.criterion,
         probe_examples=config.probe_examples,
         teacher=teacher,
+        hurdle=birth.hurdle,
     )
 
 

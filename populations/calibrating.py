@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from evo_topo.calibration import Calibration
+from populations.hurdles import Outlook
 from populations.individual import Individual
 
 
@@ -16,37 +17,65 @@ class Lesson(NamedTuple):
     Attributes:
         kind: Of its edit; None for one that only trained on.
         predicted: What its edit was predicted to bring, training included; None where it had no price.
-        change: Its validation loss minus its parent's.
+        before: Its parent's validation loss.
+        halfway: Its training loss at half-time; None where its training was too short to tell.
+        loss: Its validation loss; None where it was stopped.
     """
 
     kind: str | None
     predicted: float | None
-    change: float
+    before: float
+    halfway: float | None
+    loss: float | None
+
+    def change(self, outlook: Outlook | None) -> float | None:
+        """Its validation loss minus its parent's: if it was stopped, as expected; None where none can be."""
+        if self.loss is not None:
+            return self.loss - self.before
+        if outlook is None or self.halfway is None:
+            return None
+        return outlook.expected(self.halfway) - self.before
 
 
 def lesson_of(child: Individual, parent: Individual | None) -> Lesson | None:
-    """What a child taught; None where it has no parent, or one of them has no loss."""
-    if parent is None or child.outcome.loss is None or parent.outcome.loss is None:
+    """What a child taught; None where it has no parent, or one of them failed."""
+    outcome = child.outcome
+    if parent is None or parent.outcome.loss is None or (outcome.loss, outcome.halfway_loss) == (None, None):
         return None
     kind = None if child.edit is None else str(child.edit.__struct_config__.tag)
     predicted = child.predicted_loss_change
     if predicted is not None:
         predicted += child.promised_loss_change or 0.0
-    return Lesson(kind, predicted, child.outcome.loss - parent.outcome.loss)
+    return Lesson(kind, predicted, parent.outcome.loss, outcome.halfway_loss, outcome.loss)
+
+
+def outlook_from(lessons: Iterable[Lesson]) -> Outlook | None:
+    """Learns from every child that was edited and trained to the end; the same lessons give the same outlook.
+
+    Children that only train on, as the polished do, are no guide to the others: nothing is to be made good.
+    """
+    return Outlook.fit(
+        (lesson.halfway, lesson.loss)
+        for lesson in lessons
+        if lesson.kind is not None and lesson.halfway is not None and lesson.loss is not None
+    )
 
 
 def calibration_from(lessons: Iterable[Lesson]) -> Calibration:
     """Learns from every child whose edit had a price; the same lessons give the same calibration.
 
     What a child gains by training alone says nothing of its edit, so the mean change of those that only
-    trained on is taken out.
+    trained on is taken out. Those that were stopped count with the loss that was expected of them: without
+    them, their kinds of edits would look better than they are.
     """
     lessons = list(lessons)
-    drift = [lesson.change for lesson in lessons if lesson.kind is None]
+    outlook = outlook_from(lessons)
+    changes = [(lesson, change) for lesson in lessons if (change := lesson.change(outlook)) is not None]
+    drift = [change for lesson, change in changes if lesson.kind is None]
     usual = fmean(drift) if drift else 0.0
     return Calibration.fit(
-        (lesson.kind, lesson.predicted, lesson.change - usual)
-        for lesson in lessons
+        (lesson.kind, lesson.predicted, change - usual)
+        for lesson, change in changes
         if lesson.kind is not None and lesson.predicted is not None
     )
 

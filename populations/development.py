@@ -24,7 +24,7 @@ from evo_topo.phenotype import build
 from evo_topo.prices import Prices
 from evo_topo.saliency import magnitude_prices, mean_loss, obd_prices, price_with_gates
 from evo_topo.task import Task, load_task
-from evo_topo.training import Diverged, train
+from evo_topo.training import Diverged, Stopped, train
 from populations.conception import Conception, conceive, parent_network
 from populations.config import Criterion
 from populations.individual import Outcome, Status
@@ -57,7 +57,10 @@ def _trained(order: Order, child: Conception, task: Task, device: torch.device, 
     run_dir, (genome, model) = Path(order.run_dir), child[:2]
     probe = probe_split(task, order.probe_examples)
     recipe = dataclasses.replace(order.recipe, examples=child.examples)
-    result = train(model, task, recipe, order.seed, device, _teaching(order, task, device))
+    try:
+        result = train(model, task, recipe, order.seed, device, _teaching(order, task, device), order.hurdle)
+    except Stopped as stop:
+        return _stopped(child, stop, device, started)
     model.to(memory_format=torch.channels_last)  # a quarter faster on the CPU
     reestimate_batchnorm(model, task, recipe.calibration_examples, order.seed)
     measured = evaluate(model, task.validation, task)
@@ -71,6 +74,7 @@ def _trained(order: Order, child: Conception, task: Task, device: torch.device, 
         refit_loss=child.refit_loss,
         screened=child.screened,
         probe_loss=mean_loss(model, *probe),
+        halfway_loss=result.halfway_loss,
         loss=measured.loss,
         accuracy=measured.accuracy,
         correct=f"{_as_bits(measured.correct):x}",
@@ -84,6 +88,23 @@ def _trained(order: Order, child: Conception, task: Task, device: torch.device, 
     )
     _write_durably(outcome_path(run_dir, order.id), msgspec.json.encode(outcome))
     return outcome
+
+
+def _stopped(child: Conception, stop: Stopped, device: torch.device, started: float) -> Outcome:
+    """What is known of a child that was stopped at half-time; it leaves no weights."""
+    return Outcome(
+        "stopped",
+        str(stop),
+        inherited_loss=child.inherited_loss,
+        refit_loss=child.refit_loss,
+        screened=child.screened,
+        halfway_loss=stop.result.halfway_loss,
+        examples=stop.result.examples,
+        flops=3 * count_flops(child.genome) * stop.result.examples,
+        training_seconds=stop.result.seconds,
+        device=str(device),
+        seconds=time.perf_counter() - started,
+    )
 
 
 def _teaching(order: Order, task: Task, device: torch.device) -> Teaching | None:

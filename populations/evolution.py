@@ -31,9 +31,10 @@ from populations.breeding import (
     make_toolbox,
     order_for,
 )
-from populations.calibrating import calibration_from
+from populations.calibrating import calibration_from, outlook_from
 from populations.config import Config
 from populations.fitness import Member
+from populations.hurdles import Outlook, hurdle_for
 from populations.individual import Individual
 from populations.lineage import Lineage
 from populations.memory import Memory
@@ -97,6 +98,7 @@ class Evolution:
         self._parents: list[Member] = []  # of children with this source and generation:
         self._parents_of = (-1, -1)
         self._calibration = Calibration()
+        self._outlook: Outlook | None = None
         self.populations = lineage.populations()
         spent = max(lineage.seconds().values(), default=0.0)
         self.schedule = Schedule(config, founder, self.memory, len(slots.devices), spent)
@@ -183,12 +185,20 @@ class Evolution:
             parents = [self.memory.individuals[i] for i in self.populations[place.source]]
             self._parents = self.judge.parents(parents, place.generation)
             self._parents_of = (place.source, place.generation)
-            self._calibration = calibration_from(self.memory.lessons_until(place.source))
+            lessons = self.memory.lessons_until(place.source)
+            self._calibration, self._outlook = calibration_from(lessons), outlook_from(lessons)
         ceiling = math.inf if self.config.ceiling is None else self.config.ceiling * count_flops(self.founder)
         members, learned, known = self._parents, self._calibration, self.memory.known
         birth = breed(self.config, self.toolbox, members, ceiling, place.id, place.generation, learned, known)
         known |= {option.genome.fingerprint for option in birth.options}
-        return birth
+        return birth._replace(hurdle=self._hurdle_for(birth))
+
+    def _hurdle_for(self, birth: Birth) -> float | None:
+        """The most that its halfway loss may be; only mutations that compete for the front have a hurdle."""
+        if birth.edit is None or self.config.objective != "pareto":
+            return None
+        flops = [count_flops(option.genome) for option in birth.options]
+        return hurdle_for(flops, [member.individual for member in self._parents], self._outlook)
 
     def _select_finished(self, waiting: deque[Birth], is_last: bool) -> None:
         """Selects upon every generation, in turn, whose children are all developed."""
@@ -329,6 +339,7 @@ class Evolution:
                 children_done=self.memory.born[generation],
                 children=children,
                 failed=self.memory.failed,
+                stopped=self.memory.stopped,
                 best_accuracy=max((accuracy for _, accuracy, _ in front), default=0.0),
                 front=front,
                 elapsed=self.schedule.elapsed,

@@ -12,7 +12,7 @@ from evo_topo.edits import AnyEdit
 from evo_topo.genome import Genome
 from evo_topo.prices import Prices
 
-Status = Literal["ok", "diverged", "out-of-memory", "failed", "crashed"]
+Status = Literal["ok", "stopped", "diverged", "out-of-memory", "failed", "crashed"]
 
 # The bounds hold for what is read from disk; records made in Python are trusted.
 Count = Annotated[int, Meta(ge=0)]
@@ -41,12 +41,14 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         status: ``ok``, or why the child has no weights.
-        reason: The error in words where the status is not ``ok``.
+        reason: In words, where the status is not ``ok``: the error, or what a child that was stopped at
+            half-time had been expected to reach.
         inherited_loss: Mean loss on the probe right after inheritance, before any training.
         refit_loss: The same once the layers behind the change are refit to the parent; None where nothing is.
         screened: Mutations that this child was chosen from, the best first: it alone was trained. Empty
             where there was no choice.
         probe_loss: Mean loss on the probe after training: what the prices predict changes of.
+        halfway_loss: Mean training loss of the second quarter of the training; None where it is too short.
         loss: Mean validation loss after training.
         accuracy: Validation accuracy after training.
         correct: One bit per validation example, example 0 the lowest, as hexadecimal digits.
@@ -65,6 +67,7 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
     refit_loss: Finite | None = None
     screened: tuple[Screened, ...] = ()
     probe_loss: Finite | None = None
+    halfway_loss: Finite | None = None
     loss: Finite | None = None
     accuracy: Annotated[float, Meta(ge=0, le=1)] | None = None
     correct: Annotated[str, Meta(pattern="^[0-9a-f]+$")] = "0"
@@ -108,8 +111,13 @@ class Individual(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
 
     @property
     def is_alive(self) -> bool:
-        """Whether it was developed without failure and so can be selected."""
+        """Whether it was developed to the end, without failure, and so can be selected."""
         return self.outcome.status == "ok"
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether something went wrong; who was stopped early neither failed nor is alive."""
+        return self.outcome.status not in ("ok", "stopped")
 
     @property
     def macs(self) -> int:

@@ -23,7 +23,8 @@ class Memory:
     Attributes:
         individuals: Whoever may still be bred from, and the founder; the others are in the lineage alone.
         born: Individuals by generation.
-        failed: Individuals without weights.
+        failed: Individuals that failed.
+        stopped: Individuals that were stopped at half-time.
         recent: The latest individuals.
         known: Fingerprints of all networks that were bred before the next child.
     """
@@ -31,7 +32,7 @@ class Memory:
     def __init__(self, individuals: Iterable[Individual]) -> None:
         self.individuals: dict[int, Individual] = {}
         self.born: Counter[int] = Counter()
-        self.failed = 0
+        self.failed = self.stopped = 0
         self.recent: deque[Individual] = deque(maxlen=RECENT)
         self.known: set[str] = set()
         self._last_ids: dict[int, int] = {}  # by generation, and what its children taught:
@@ -45,7 +46,8 @@ class Memory:
         self.individuals[individual.id] = individual
         self.recent.append(individual)
         self.born[generation] += 1
-        self.failed += not individual.is_alive
+        self.failed += individual.is_failed
+        self.stopped += individual.outcome.status == "stopped"
         self._last_ids[generation] = max(individual.id, self._last_ids.get(generation, 0))
         if lesson := lesson_of(individual, parent):
             self._lessons.setdefault(generation, []).append(lesson)

@@ -61,6 +61,7 @@ class Order(Struct, frozen=True):
         probe_examples: Training examples on which they are priced.
         rivals: Other mutations; of all, the one is trained that costs least for what it saves.
         teacher: Whom it learns from beside the targets.
+        hurdle: The most that its halfway loss may be, or it is stopped there; None for no limit.
     """
 
     id: int
@@ -75,6 +76,7 @@ class Order(Struct, frozen=True):
     probe_examples: int
     rivals: tuple[Rival, ...] = ()
     teacher: Teacher | None = None
+    hurdle: float | None = None
 
     def read_outcome(self) -> Outcome | None:
         """The outcome that a worker left on disk, if it finished."""

@@ -16,6 +16,7 @@ class Progress(NamedTuple):
         children_done: Children of this generation that are developed.
         children: Children of this generation.
         failed: Individuals that failed so far.
+        stopped: Individuals that were stopped at half-time so far.
         best_accuracy: Best validation accuracy in the population.
         front: (id, validation accuracy, FLOPs) of the population's front, by rising FLOPs.
         elapsed: Seconds since the run began, earlier sittings included.
@@ -28,6 +29,7 @@ class Progress(NamedTuple):
     children_done: int
     children: int
     failed: int
+    stopped: int
     best_accuracy: float
     front: list[tuple[int, float, int]]
     elapsed: float

@@ -103,7 +103,7 @@ def make_run(
     seed: int = 0,
     founder: Genome | None = None,
 ) -> list[Individual]:
-    """Writes a run folder whose individuals descend by random edits; one child in ten fails."""
+    """Writes a run folder whose individuals descend by random edits; some children fail, some are stopped."""
     rng = Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text("{}")
@@ -177,15 +177,21 @@ def _individual(
 
 
 def _outcome(parent: Individual | None, genome: Genome, change: float, rng: Random) -> Outcome:
-    if parent is not None and rng.random() < 0.1:
-        return Outcome("diverged", reason="the loss is not finite", seconds=0.5)
     before = 0.9 if parent is None else parent.outcome.loss
     probed = 0.8 if parent is None else parent.outcome.probe_loss
+    luck = 1.0 if parent is None else rng.random()
+    if luck < 0.05:
+        return Outcome("diverged", reason="the loss is not finite", seconds=0.5)
+    if luck < 0.1:
+        spent = {"examples": 500, "flops": 1500 * count_flops(genome), "seconds": 0.25}
+        measured = {"inherited_loss": probed + change, "halfway_loss": before + 1}
+        return Outcome("stopped", reason="above the hurdle", **measured, **spent)
     loss = max(0.08, before + 0.3 * change + rng.gauss(-0.02, 0.03))
     return Outcome(
         "ok",
         inherited_loss=None if parent is None else probed + change,
         probe_loss=0.9 * loss,
+        halfway_loss=1.1 * loss,
         loss=loss,
         accuracy=max(0.1, min(0.99, exp(-0.4 * loss) + rng.gauss(0, 0.005))),
         correct=f"{rng.getrandbits(64):x}",

@@ -81,10 +81,12 @@ def test_a_whole_run_from_the_command_line(tmp_path):
 
 
 def test_the_polish_is_no_generation_that_was_asked_for():
-    progress = Progress("polishing", 4, 3, 1, 2, 0, 0.5, [(1, 0.5, 1000)], 9.0, 2.0)
+    progress = Progress("polishing", 4, 3, 1, 2, 0, 7, 0.5, [(1, 0.5, 1000)], 9.0, 2.0)
     assert "generation 4  " in run._as_line(progress)
     assert "generation 3/3  " in run._as_line(progress._replace(generation=3))
     assert "ETA 2 s" in run._as_line(progress)
+    assert "stopped 7" in run._as_line(progress)
+    assert "stopped" not in run._as_line(progress._replace(stopped=0))
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(run._as_table(progress))
     console.print(run._as_table(progress._replace(generation=3)))

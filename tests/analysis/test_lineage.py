@@ -106,11 +106,13 @@ def test_a_long_line_shows_its_end(tmp_path: Path) -> None:
     assert len(descent_rows([step] * 150)) == 151
 
 
-def test_a_failed_individual_can_be_told(tmp_path: Path) -> None:
-    failed = next(i for i in make_run(tmp_path) if not i.is_alive)
-    steps = descent_info(open_run(tmp_path), failed.id)
+@pytest.mark.parametrize("status", ["diverged", "stopped"])
+def test_who_ended_early_can_be_told(tmp_path: Path, status: str) -> None:
+    ended = next(i for i in make_run(tmp_path, generations=12) if i.outcome.status == status)
+    steps = descent_info(open_run(tmp_path), ended.id)
     assert (steps[-1].accuracy, steps[-1].trained) == (None, None)
-    draw_descent("failed", steps).draw_without_rendering()
+    assert (steps[-1].inherited is None) == (status == "diverged")
+    draw_descent(status, steps).draw_without_rendering()
 
 
 @pytest.mark.parametrize("id_", ["999", "-1"])

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from evo_topo.recipe import Recipe
 from evo_topo.task import Task
 from evo_topo.training import (
     Diverged,
+    Stopped,
     has_fast_bfloat16,
     index_batches,
     rate_factor,
@@ -202,6 +204,65 @@ def test_not_a_number_is_divergence(digits: Task) -> None:
         train(model, digits, Recipe(examples=64, learning_rate=0.1), seed=0)
     assert caught.value.step == 1
     assert math.isnan(caught.value.value)
+
+
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The loss of every step that is trained from here on."""
+    losses: list[float] = []
+    original = training._steps
+
+    def steps(*arguments: object) -> Iterator[torch.Tensor]:
+        for loss in original(*arguments):
+            losses.append(loss.item())
+            yield loss
+
+    monkeypatch.setattr(training, "_steps", steps)
+    return losses
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 7, 20, 45])
+def test_the_halfway_loss_is_the_mean_of_the_second_quarter(wine: Task, monkeypatch, steps: int) -> None:
+    losses = noted(monkeypatch)
+    recipe = Recipe(examples=16 * steps, batch_size=16, learning_rate=0.05)
+    result = train(mlp(), wine, recipe, seed=0)
+    assert len(losses) == steps
+    if steps < 4:
+        assert result.halfway_loss is None
+        assert train(mlp(), wine, recipe, seed=0, hurdle=0.0).loss == result.loss  # too short to be stopped
+    else:
+        second = losses[steps // 4 : steps // 2]
+        assert result.halfway_loss == pytest.approx(sum(second) / len(second))
+
+
+def test_training_stops_at_half_time_above_the_hurdle_alone(digits: Task, monkeypatch) -> None:
+    recipe = Recipe(examples=64 * 30, learning_rate=0.1, crop_padding=1)
+    whole, cleared, stopped = (conv_net(dropout=0.5) for _ in range(3))
+    losses = noted(monkeypatch)
+    result = train(whole, digits, recipe, seed=0)
+    again = train(cleared, digits, recipe, seed=0, hurdle=result.halfway_loss)  # met, not exceeded
+    assert (again.loss, again.halfway_loss) == (result.loss, result.halfway_loss)
+    assert same_weights(whole, cleared)
+    assert losses[:30] == losses[30:]
+    before = torch.get_rng_state()
+    with pytest.raises(Stopped, match=r"at most 0\.1 in the second quarter .* stopped at step 15") as caught:
+        train(stopped, digits, recipe, seed=0, hurdle=0.1)
+    assert losses[60:] == losses[:15]
+    assert torch.equal(before, torch.get_rng_state())
+    assert stopped.training
+    error = copy.copy(caught.value)  # rebuilt from its arguments, as in another process
+    assert (error.hurdle, error.result, str(error)) == (0.1, caught.value.result, str(caught.value))
+    assert (error.result.steps, error.result.examples) == (15, 15 * 64)
+    assert error.result.halfway_loss == result.halfway_loss
+    assert error.result.loss == pytest.approx(sum(losses[:15]) / 15)
+    assert error.result.seconds > 0
+
+
+def test_what_diverged_is_not_said_to_be_stopped(digits: Task) -> None:
+    model = conv_net()
+    nn.init.constant_(model[-1].bias, math.nan)
+    with pytest.raises(Diverged) as caught:
+        train(model, digits, Recipe(examples=64 * 8, learning_rate=0.1), seed=0, hurdle=0.0)
+    assert caught.value.step == 4
 
 
 @pytest.mark.parametrize(

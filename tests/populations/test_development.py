@@ -53,6 +53,25 @@ def test_a_child_learns_from_its_teacher(order):
     assert "WeightsError" in develop(lost, "cpu").reason
 
 
+def test_a_child_is_stopped_above_its_hurdle_alone(order):
+    founder = develop(order, "cpu")
+    edit = SplitUnits((("conv1", (0, 1)),))
+    plain = child_of(order, founder.weights_sha256, edit=edit.to_json())
+    whole = develop(plain, "cpu")
+    cleared = develop(msgspec.structs.replace(plain, hurdle=whole.halfway_loss), "cpu")
+    assert (cleared.weights_sha256, cleared.loss) == (whole.weights_sha256, whole.loss)
+    weights_path(Path(order.run_dir), 1).unlink()
+    outcome_path(Path(order.run_dir), 1).unlink()
+    stopped = develop(msgspec.structs.replace(plain, hurdle=0.9 * whole.halfway_loss), "cpu")
+    assert stopped.status == "stopped"
+    assert f"got {whole.halfway_loss:.4g}; stopped at step 4" in stopped.reason
+    assert (stopped.halfway_loss, stopped.inherited_loss) == (whole.halfway_loss, whole.inherited_loss)
+    assert (stopped.examples, stopped.flops) == (128, 3 * 128 * count_flops(edit.apply(small_founder())))
+    assert 0 < stopped.training_seconds < stopped.seconds
+    assert (stopped.loss, stopped.accuracy, stopped.prices, stopped.weights_sha256) == (None, None, None, "")
+    assert not weights_path(Path(order.run_dir), 1).exists()
+
+
 def test_same_seed_same_child(order):
     first, second = develop(order, "cpu"), develop(order, "cpu")
     assert first.weights_sha256 == second.weights_sha256

@@ -25,9 +25,11 @@ def test_costs_are_those_of_the_genome() -> None:
     assert costs == (count_macs(genome), count_flops(genome), count_params(genome))
 
 
-@pytest.mark.parametrize("status", ["ok", "diverged", "out-of-memory", "failed", "crashed"])
-def test_only_ok_is_alive(status: str) -> None:
-    assert an_individual(outcome=Outcome(status)).is_alive == (status == "ok")
+@pytest.mark.parametrize("status", ["ok", "stopped", "diverged", "out-of-memory", "failed", "crashed"])
+def test_only_ok_is_alive_and_who_was_stopped_did_not_fail(status: str) -> None:
+    individual = an_individual(outcome=Outcome(status))
+    assert individual.is_alive == (status == "ok")
+    assert individual.is_failed == (status not in ("ok", "stopped"))
 
 
 def test_json_round_trip_is_exact() -> None:

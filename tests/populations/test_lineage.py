@@ -37,6 +37,7 @@ def test_extreme_records_survive(tmp_path: Path) -> None:
     prices = Prices("obd", {"conv1": UnitPrices((1, 0), (-0.1, 1e-300))}, {"conv4": 0.1 + 0.2})
     outcomes = [
         Outcome("failed", reason="naïve 'quotes' \"and\"\nlines, \u4e2d \x01"),
+        Outcome("stopped", reason="above the hurdle", halfway_loss=0.1 + 0.2, examples=64),
         Outcome("ok", loss=5e-324, inherited_loss=1e308, accuracy=1.0, correct="f" * 5000, prices=prices),
         Outcome("ok", flops=2**62, examples=2**40, accuracy=0.0),
     ]
@@ -127,6 +128,7 @@ def test_a_cycle_ends(run: tuple[Path, list[Individual]]) -> None:
         ("accuracy", float("inf")),
         ("loss", float("-inf")),
         ("inherited_loss", float("inf")),
+        ("halfway_loss", float("-inf")),
         ("predicted_loss_change", float("inf")),
         ("examples", -1),
         ("training_flops", -1),

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from populations.individual import Individual, Outcome
@@ -32,13 +33,22 @@ def test_generations_are_counted_and_numbered():
     assert memory.known == {FOUNDER.fingerprint}
 
 
+def test_the_stopped_have_not_failed():
+    outcome = Outcome("stopped", halfway_loss=0.9)
+    stopped = msgspec.structs.replace(individual(5, 1, 2), outcome=outcome)
+    memory = Memory([*family(), stopped])
+    assert (memory.failed, memory.stopped) == (1, 1)
+    assert memory.born[2] == 3
+    assert len(memory.lessons_until(2)) == len(Memory(family()).lessons_until(2)) + 1
+
+
 def test_the_forgotten_have_taught_all_the_same():
     memory = Memory(family())
     before = memory.lessons_until(2)
     memory.forget(1, kept={1})
     assert sorted(memory.individuals) == [0, 1, 3, 4]  # the founder stays, and so do later generations
     assert memory.lessons_until(2) == before
-    assert [lesson.change for lesson in before] == pytest.approx([-0.1, -0.2, -0.1])  # the latest first
+    assert [lesson.change(None) for lesson in before] == pytest.approx([-0.1, -0.2, -0.1])  # the latest first
     assert len(memory.lessons_until(1)) == 2
     assert memory.born.total() == 5
 

@@ -12,6 +12,8 @@ from populations import evolve, load_run
 from populations.config import ConfigError
 from populations.evolution import EvolutionError
 from populations.founders import conv_net
+from populations.hurdles import Outlook, hurdle_for
+from populations.individual import Individual
 from populations.lineage import Lineage, replay
 from populations.progress import Progress
 from tests.small import small_config, small_founder, small_task
@@ -22,7 +24,7 @@ def lineage_of(run_dir: Path) -> list[tuple[object, ...]]:
     with sqlite3.connect(run_dir / "lineage.db") as db:
         rows = db.execute(
             "SELECT id, parent, generation, edit, genome, predicted_loss_change, promised_loss_change, "
-            "status, inherited_loss, refit_loss, "
+            "status, reason, halfway_loss, inherited_loss, refit_loss, "
             "loss, correct, examples, weights_sha256, prices FROM individual ORDER BY id"
         ).fetchall()
         return [*rows, *db.execute("SELECT * FROM population ORDER BY generation, id").fetchall()]
@@ -164,6 +166,48 @@ def test_failing_children_are_recorded_and_the_run_goes_on(tmp_path):
     outcomes = [i.outcome for i in load_run(result.run_dir)]
     assert len(outcomes) >= 7
     assert all(o.reason for o in outcomes if o.status != "ok")
+
+
+def hurdle_of(child: Individual, everyone: list[Individual], populations: dict[int, list[int]], source: int):
+    """The hurdle that follows from what was known when a child was bred."""
+    known = [i for i in everyone if 0 < i.generation <= source and i.edit is not None and i.is_alive]
+    outlook = Outlook.fit((i.outcome.halfway_loss, i.outcome.loss) for i in known)
+    options = [screened.flops for screened in child.outcome.screened] or [child.flops]
+    return hurdle_for(options, [everyone[i] for i in populations[source]], outlook)
+
+
+def test_hopeless_children_are_stopped_also_in_a_resumed_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("populations.hurdles.FEWEST", 3)  # so that few children suffice,
+    monkeypatch.setattr("populations.hurdles.LUCK", 0.0)  # and half of the hopeless are stopped
+    reports: list[Progress] = []
+    settings = {"generations": 5, "train_on": 0.1, "ahead": 4, "polish_examples": 256}
+    evolve(small_config(tmp_path / "a", **settings), small_task(), small_founder(), reports.append)
+    with Lineage(tmp_path / "a", read_only=True) as lineage:
+        everyone, populations = lineage.individuals(), lineage.populations()
+    stopped = [i for i in everyone if i.outcome.status == "stopped"]
+    assert stopped
+    assert (reports[-1].stopped, reports[-1].failed) == (len(stopped), 0)
+    for child in everyone[1:]:
+        source = max(0, (child.id - 1) // 4 - 1)  # all but the 4 latest children are judged by then
+        hurdle = None
+        if child.edit is not None and child.generation <= 5:
+            hurdle = hurdle_of(child, everyone, populations, source)
+        too_high = hurdle is not None and child.outcome.halfway_loss > hurdle
+        assert child.outcome.status == ("stopped" if too_high else "ok")
+    ids = {i.id for i in stopped}
+    assert not ids & {i.parent for i in everyone}
+    assert not ids & {i for members in populations.values() for i in members}
+    assert all(replay(everyone, i) == everyone[i].genome for i in ids)
+
+    def stop(progress: Progress) -> None:
+        if progress.generation == 4:
+            raise Stop
+
+    config = small_config(tmp_path / "b", **settings, workers=1)
+    with pytest.raises(Stop):
+        evolve(config, small_task(), small_founder(), stop)
+    evolve(config, resume=True)
+    assert lineage_of(tmp_path / "b") == lineage_of(tmp_path / "a")
 
 
 def test_the_ratio_can_be_the_objective(tmp_path):
