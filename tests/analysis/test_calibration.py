@@ -49,7 +49,7 @@ def test_correlation_of_too_little_is_none(x: list[float], y: list[float]) -> No
 
 
 def test_trials_are_measured_against_the_parent(tmp_path: Path) -> None:
-    everyone = make_run(tmp_path, generations=6)
+    everyone = make_run(tmp_path, generations=10)
     info = calibration_info(open_run(tmp_path))
     predicted = [i for i in everyone if i.edit is not None and i.predicted_loss_change is not None]
     assert [trial.id for trial in info.trials] == [i.id for i in predicted]
