@@ -14,7 +14,7 @@ from itertools import accumulate
 from math import prod
 
 from evo_topo.genome import Genome, Node, once_per_genome
-from evo_topo.ops import Conv, Linear, Output
+from evo_topo.ops import Layer, Output
 from evo_topo.units import mixes_units, unit_table
 
 BOPS_PER_MAC = 64
@@ -37,7 +37,7 @@ def node_bops(genome: Genome) -> dict[str, int]:
     return {
         node.name: _operations(genome, node)
         for node in genome.nodes
-        if isinstance(node.op, Conv | Linear) and node.op.binary
+        if isinstance(node.op, Layer) and node.op.binary
     }
 
 
@@ -78,7 +78,7 @@ def parameter_bits(genome: Genome, bits_per_number: int = 32) -> int:
 def _stored_bits(genome: Genome, node: Node, bits: int) -> int:
     shapes, out = genome.input_shapes(node), genome.shapes[node.name]
     numbers = node.op.num_params(shapes, out)
-    if not isinstance(node.op, Conv | Linear):
+    if not isinstance(node.op, Layer):
         return bits * numbers
     dense = node.op.dense_fan_in(shapes[0][0])
     if node.op.binary:
@@ -131,7 +131,7 @@ def unit_macs(genome: Genome) -> dict[str, list[float]]:
 
 def _saved_by_reading_less(genome: Genome, node: Node, channels: int) -> float:
     """MACs that a node saves when it reads some channels less."""
-    assert isinstance(node.op, Conv | Linear)
+    assert isinstance(node.op, Layer)
     width, macs = genome.shapes[node.inputs[0]][0], node_macs(genome)[node.name]
     dense = node.op.dense_fan_in(width)
     present = node.op.fan_in or dense

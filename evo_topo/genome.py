@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from evo_topo.ops import MAX_CHANNELS, MAX_ELEMENTS, AnyOp, Conv, Input, Linear, OpError, Output, Shape
+from evo_topo.ops import MAX_CHANNELS, MAX_ELEMENTS, AnyOp, Input, Layer, OpError, Output, Shape
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 4 * 2**20
@@ -30,7 +30,7 @@ class GenomeError(ValueError):
     """A genome is not valid; the message names the node and the fault."""
 
 
-class Node(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Node(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """One operation and the names of the nodes it reads, in order."""
 
     name: str
@@ -219,7 +219,7 @@ def _check_ends(nodes: tuple[Node, ...]) -> None:
                 raise GenomeError(f"node {node.name!r}: the output is read by another node")
         elif node.name not in read:
             raise GenomeError(f"node {node.name!r}: no other node reads it")
-    if not any(isinstance(node.op, Conv | Linear) for node in nodes):
+    if not any(isinstance(node.op, Layer) for node in nodes):
         raise GenomeError("the network has no Conv or Linear node, so nothing to train")
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 from math import prod
 from typing import Annotated, ClassVar, Literal
 
-import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
 
 Shape = tuple[int, ...]
 Routing = Literal["makes", "carries", "ties", "joins", "selects", "spreads"]
@@ -61,8 +61,12 @@ class OpError(ValueError):
     """An operation cannot take the inputs it is given."""
 
 
-class Op(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"):
-    """Base of all operations; the defaults describe one that carries the units of its one input."""
+class Op(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind", gc=False):
+    """Base of all operations; the defaults describe one that carries the units of its one input.
+
+    Frozen records of plain values refer to nothing made after them, so no cycle ever holds them and the
+    cyclic garbage collector need not walk them (``gc=False``, here and in other such records).
+    """
 
     routing: ClassVar[Routing] = "carries"
     num_inputs: ClassVar[tuple[int, int]] = (1, 1)
@@ -92,8 +96,9 @@ def _slide(
 ) -> Shape:
     """Output extents of a sliding window (the formulas of torch.nn.Conv2d and MaxPool2d)."""
     out = []
-    for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True):
-        room = n + 2 * p - d * (k - 1) - 1
+    for i, n in enumerate(size):
+        s, p = stride[i], padding[i]
+        room = n + 2 * p - dilation[i] * (kernel[i] - 1) - 1
         if room < 0:
             raise OpError(f"window {kernel} does not fit into extents {size} padded by {padding}")
         steps = -(-room // s) if ceil else room // s
@@ -112,9 +117,9 @@ def _fill_window_defaults(op: Conv | Pool, names: dict[str, int | Shape]) -> Non
         value = getattr(op, name)
         if len(value) == dims:
             continue
-        if value == ():
+        if not value:
             filled = (default,) * dims if isinstance(default, int) else default
-            msgspec.structs.force_setattr(op, name, filled)
+            force_setattr(op, name, filled)
         else:
             raise OpError(f"{name} {value} does not match the {dims} extents of kernel {op.kernel}")
 
@@ -125,7 +130,7 @@ def _check_width(width: int) -> None:
         raise OpError(f"makes {width} units: from 1 to {MAX_WIDTH} are allowed")
 
 
-def _check_marks(op: Conv | Linear, dense: int) -> None:
+def _check_marks(op: Layer, dense: int) -> None:
     """A layer is dense, or has fewer connections than that, or is binary."""
     if op.fan_in is None:
         return
@@ -138,7 +143,7 @@ def _check_marks(op: Conv | Linear, dense: int) -> None:
         raise OpError("a binary weight is never zero: a layer has fan_in or is binary, not both")
 
 
-def _marks_text(op: Conv | Linear) -> str:
+def _marks_text(op: Layer) -> str:
     sparse = "" if op.fan_in is None else f" fan-in {op.fan_in}"
     return sparse + " binary" * op.binary
 
@@ -181,13 +186,15 @@ class Conv(Op, frozen=True, tag="conv"):
     routing: ClassVar[Routing] = "makes"
 
     def __post_init__(self) -> None:
-        _fill_window_defaults(self, {"stride": 1, "padding": 0, "dilation": 1})
+        dims = len(self.kernel)
+        if not 1 <= dims == len(self.stride) == len(self.padding) == len(self.dilation) <= 2:
+            _fill_window_defaults(self, {"stride": 1, "padding": 0, "dilation": 1})
         if self.out_channels % self.groups:
             raise OpError(f"out_channels {self.out_channels} is no multiple of groups {self.groups}")
 
     def infer(self, shapes: tuple[Shape, ...]) -> Shape:
         _check_width(self.out_channels)
-        channels, *extents = shapes[0]
+        channels, extents = shapes[0][0], shapes[0][1:]
         if len(extents) != len(self.kernel):
             raise OpError(f"a {len(self.kernel)}-D convolution cannot read shape {shapes[0]}")
         if channels % self.groups:
@@ -196,7 +203,7 @@ class Conv(Op, frozen=True, tag="conv"):
         if self.out_channels * (fan_in + self.bias) > MAX_ELEMENTS:
             raise OpError(f"more than {MAX_ELEMENTS} weights")
         _check_marks(self, fan_in)
-        window = _slide(tuple(extents), self.kernel, self.stride, self.padding, self.dilation)
+        window = _slide(extents, self.kernel, self.stride, self.padding, self.dilation)
         return (self.out_channels, *window)
 
     def num_params(self, shapes: tuple[Shape, ...], out: Shape) -> int:
@@ -252,7 +259,7 @@ class Norm(Op, frozen=True, tag="norm"):
     eps: Annotated[float, Meta(gt=0, le=1)] = 1e-5
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "eps", float(self.eps))  # equal settings are equal text
+        force_setattr(self, "eps", float(self.eps))  # equal settings are equal text
 
     def num_params(self, shapes: tuple[Shape, ...], out: Shape) -> int:
         return 2 * shapes[0][0]
@@ -277,7 +284,7 @@ class Activation(Op, frozen=True, tag="activation"):
             if self.function not in _SLOPES:
                 raise OpError(f"{self.function} has no slope; {' and '.join(_SLOPES)} have one")
             same = float(self.slope) == _SLOPES[self.function]  # equal settings are equal text
-            msgspec.structs.force_setattr(self, "slope", None if same else float(self.slope) or 0.0)
+            force_setattr(self, "slope", None if same else float(self.slope) or 0.0)
 
     def describe(self) -> str:
         return self.function if self.slope is None else f"{self.function} {self.slope:g}"
@@ -307,7 +314,7 @@ class Pool(Op, frozen=True, tag="pool"):
         if any(2 * p > k for p, k in zip(self.padding, self.kernel, strict=True)):
             raise OpError(f"padding {self.padding} is more than half of kernel {self.kernel}")
         if self.mode == "max" or not any(self.padding):  # then it changes nothing
-            msgspec.structs.force_setattr(self, "count_include_pad", True)
+            force_setattr(self, "count_include_pad", True)
 
     def infer(self, shapes: tuple[Shape, ...]) -> Shape:
         channels, *extents = shapes[0]
@@ -386,7 +393,7 @@ class Scale(Op, frozen=True, tag="scale"):
 
     def __post_init__(self) -> None:
         for name in ("factor", "offset"):
-            msgspec.structs.force_setattr(self, name, float(getattr(self, name)) or 0.0)
+            force_setattr(self, name, float(getattr(self, name)) or 0.0)
 
     def describe(self) -> str:
         return f"x {self.factor:g} + {self.offset:g}"
@@ -460,7 +467,7 @@ class Dropout(Op, frozen=True, tag="dropout"):
     rate: Annotated[float, Meta(ge=0, lt=1)] = 0.5
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "rate", float(self.rate) or 0.0)  # no -0.0 either
+        force_setattr(self, "rate", float(self.rate) or 0.0)  # no -0.0 either
 
 
 class Output(Op, frozen=True, tag="output"):
@@ -471,6 +478,9 @@ class Output(Op, frozen=True, tag="output"):
             raise OpError(f"the output reads class scores (classes,), got {shapes[0]}")
         return shapes[0]
 
+
+Layer = Conv | Linear
+"""What has weights over all it reads, or over a group of it."""
 
 AnyOp = (
     Input
@@ -496,4 +506,4 @@ AnyOp = (
 
 def is_plain(op: AnyOp) -> bool:
     """Whether an operation is neither sparse nor binary."""
-    return not isinstance(op, Conv | Linear) or (op.fan_in is None and not op.binary)
+    return not isinstance(op, Layer) or (op.fan_in is None and not op.binary)

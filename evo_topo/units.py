@@ -14,13 +14,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from functools import cache
+from itertools import repeat
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from evo_topo.genome import Genome, Node, once_per_genome
 from evo_topo.ops import Conv, Input, Linear, Output, Select
 
+T = TypeVar("T")
 UnitMap = Mapping[str, Sequence[int]]
 NEW = -1
 """In maps of units and channels: comes from nowhere."""
@@ -72,7 +74,7 @@ def unit_table(genome: Genome) -> UnitTable:
 
 def is_maker(node: Node) -> bool:
     """Whether a node makes units of its own (Input included)."""
-    return isinstance(node.op, Conv | Linear | Input)
+    return node.op.routing == "makes"
 
 
 def mixes_units(node: Node) -> bool:
@@ -88,7 +90,8 @@ class _Finder:
         self.parent: list[int] = []
         self.maker_of: list[str] = []  # by slot
         self.slots: dict[str, range] = {}  # by maker
-        self.layout: dict[str, Sequence[int]] = {}  # slots of every node's output, channel by channel
+        self.layout: dict[str, list[int]] = {}  # slots of every node's output, channel by channel
+        self.tied: list[int] = []  # slots that are not the root of their class
         self.fixed: set[int] = set()
         self.blocks: set[int] = set()  # slots that a grouped convolution holds in blocks
         for node in genome.nodes:
@@ -106,31 +109,22 @@ class _Finder:
             a, b = find(a), find(b)
             if a != b:
                 parent[max(a, b)] = min(a, b)
+                self.tied.append(max(a, b))
 
-    def _route(self, node: Node) -> Sequence[int]:
-        genome, layout = self.genome, self.layout
-        shape, routing = genome.shapes[node.name], node.op.routing
-        if routing == "makes":
-            return self._make(node, shape[0])
-        if routing == "ties":
+    def _route(self, node: Node) -> list[int]:
+        layout = self.layout
+        if is_maker(node):
+            return self._make(node, self.genome.shapes[node.name][0])
+        if node.op.routing == "ties":
             first, *others = [layout[name] for name in node.inputs]
             for other in others:
                 if other is not first:
                     self.unite(first, other)
-            return first
-        if routing == "joins":
-            return list(chain.from_iterable([layout[name] for name in node.inputs]))
-        read = layout[node.inputs[0]]
-        if isinstance(node.op, Select):
-            return [read[channel] for channel in node.op.channels]
-        if routing == "spreads":
-            size = prod(genome.shapes[node.inputs[0]][1:])
-            return [slot for slot in read for _ in range(size)] if size > 1 else read
         if isinstance(node.op, Output):
-            self.fixed.update(read)
-        return read
+            self.fixed.update(layout[node.inputs[0]])
+        return _handed_on(self.genome, node, layout)
 
-    def _make(self, node: Node, width: int) -> range:
+    def _make(self, node: Node, width: int) -> list[int]:
         start = len(self.parent)
         slots = self.slots[node.name] = range(start, start + width)
         self.parent.extend(slots)
@@ -139,9 +133,9 @@ class _Finder:
             self.fixed.update(slots)
         elif isinstance(node.op, Conv) and node.op.groups > 1:
             self._tie_blocks(self.layout[node.inputs[0]], slots, node.op.groups)
-        return slots
+        return list(slots)
 
-    def _tie_blocks(self, read: Sequence[int], made: range, groups: int) -> None:
+    def _tie_blocks(self, read: list[int], made: range, groups: int) -> None:
         reads, makes = len(read) // groups, len(made) // groups
         for k in range(groups):
             block = [*read[k * reads : (k + 1) * reads], *made[k * makes : (k + 1) * makes]]
@@ -151,64 +145,70 @@ class _Finder:
 
     def table(self) -> UnitTable:
         roots = self.parent.copy()
-        tied = [slot for slot, up in enumerate(self.parent) if slot != up]
-        for slot in tied:  # in order, for no slot's parent comes after it
+        for slot in sorted(self.tied):  # in order, for no slot's parent comes after it
             roots[slot] = roots[roots[slot]]
         fixed = {roots[slot] for slot in self.fixed}
-        home = self._connect_makers(roots, tied, fixed)
-        of_slot: list[Member] = [None] * len(roots)
-        widths = dict.fromkeys(home.values(), 0)
-        for maker, slots in self.slots.items():
-            group = home[maker]
-            unit = widths[group]
-            for slot in slots:
-                if roots[slot] == slot and slot not in fixed:  # the root of a class is its first slot
-                    of_slot[slot] = (group, unit)
-                    unit += 1
-            widths[group] = unit
-        for slot in tied:
-            of_slot[slot] = of_slot[roots[slot]]
+        home = self._connect_makers(roots, fixed)
+        of_slot, units = self._number(roots, fixed, home)
+        members: dict[str, list[Member]] = {}
         placed: dict[str, dict[str, tuple[tuple[int, ...], ...]]] = {}
-        for maker, slots in self.slots.items():
-            if width := widths[home[maker]]:
-                held = of_slot[slots.start : slots.stop]
-                if any(held):
-                    placed.setdefault(home[maker], {})[maker] = _channels_by_unit(held, width)
-        bound = self._misaligned(roots) | self._read_as_signs(roots)
-        stuck: dict[str, set[int]] = {name: set() for name in placed}
-        for root in bound:
+        for node in self.genome.nodes:
+            if not is_maker(node):
+                members[node.name] = _handed_on(self.genome, node, members)
+                continue
+            slots, group = self.slots[node.name], home[node.name]
+            members[node.name] = held = of_slot[slots.start : slots.stop]
+            if any(held):
+                placed.setdefault(group, {})[node.name] = _channels_by_unit(held, units[group])
+        splittable = {name: [True] * len(units[name]) for name in placed}
+        for root in self._misaligned(roots) | self._read_as_signs(roots):
             if (member := of_slot[root]) is not None:
-                stuck[member[0]].add(member[1])
-        selections = self._selections(of_slot, widths)
+                splittable[member[0]][member[1]] = False
+        selections = self._selections(members, units)
         groups = {
-            name: UnitGroup(
-                name,
-                makers,
-                tuple([unit not in stuck[name] for unit in range(widths[name])]),
-                selections.get(name, {}),
-            )
+            name: UnitGroup(name, makers, tuple(splittable[name]), selections.get(name, {}))
             for name, makers in placed.items()
         }
-        shared: dict[int, list[Member]] = {}  # carried layouts are one object
-        for layout in self.layout.values():
-            if id(layout) not in shared:
-                shared[id(layout)] = list(map(of_slot.__getitem__, layout))
-        return UnitTable(groups, {name: shared[id(at)] for name, at in self.layout.items()})
+        return UnitTable(groups, members)
+
+    def _number(
+        self, roots: list[int], fixed: set[int], home: Mapping[str, str]
+    ) -> tuple[list[Member], dict[str, list[Member]]]:
+        """Member of every slot, and all members of every group, in order."""
+        of_slot: list[Member] = []
+        units: dict[str, list[Member]] = {group: [] for group in home.values()}
+        special = fixed.union(self.tied)
+        for maker, slots in self.slots.items():
+            group, known = home[maker], units[home[maker]]
+            if special.isdisjoint(slots):
+                made: list[Member] = list(zip(repeat(group), range(len(known), len(known) + len(slots))))
+                known += made
+                of_slot += made
+                continue
+            for slot in slots:
+                member: Member = None
+                if roots[slot] != slot:
+                    member = of_slot[roots[slot]]  # the root of a class is its first slot
+                elif slot not in fixed:
+                    member = (group, len(known))
+                    known.append(member)
+                of_slot.append(member)
+        return of_slot, units
 
     def _selections(
-        self, of_slot: list[Member], widths: Mapping[str, int]
+        self, members: Mapping[str, list[Member]], units: Mapping[str, list[Member]]
     ) -> dict[str, dict[str, tuple[int, ...]]]:
         """For each group and each node that selects channels of its units: how many, by unit."""
         found: dict[str, dict[str, tuple[int, ...]]] = {}
         for node in self.genome.nodes:
             if isinstance(node.op, Select):
-                counts = Counter(m for slot in self.layout[node.name] if (m := of_slot[slot]) is not None)
-                for group in {group: None for group, _ in counts}:
-                    held = tuple([counts[group, unit] for unit in range(widths[group])])
+                counts = Counter(members[node.name])
+                for group in dict.fromkeys(member[0] for member in counts if member is not None):
+                    held = tuple([counts[member] for member in units[group]])
                     found.setdefault(group, {})[node.name] = held
         return found
 
-    def _connect_makers(self, roots: list[int], tied: list[int], fixed: set[int]) -> dict[str, str]:
+    def _connect_makers(self, roots: list[int], fixed: set[int]) -> dict[str, str]:
         """The group name of each maker: the first maker that its free slots are connected with."""
         up = {maker: maker for maker in self.slots}
 
@@ -217,7 +217,7 @@ class _Finder:
                 up[maker] = maker = up[up[maker]]
             return maker
 
-        for slot in tied:
+        for slot in sorted(self.tied):
             root = roots[slot]
             if root not in fixed:
                 a, b = find(self.maker_of[slot]), find(self.maker_of[root])
@@ -268,9 +268,30 @@ class _Finder:
         return stuck
 
 
-def _channels_by_unit(held: Sequence[Member], width: int) -> tuple[tuple[int, ...], ...]:
+def _handed_on(genome: Genome, node: Node, layout: Mapping[str, list[T]]) -> list[T]:
+    """What is known of each channel that a node hands on, from the same of all that it reads.
+
+    Inputs that a node ties are the same to it; a node that makes units of its own is out of place here.
+    """
+    read = layout[node.inputs[0]]
+    if node.op.routing == "joins":
+        joined: list[T] = []
+        for name in node.inputs:
+            joined += layout[name]
+        return joined
+    if isinstance(node.op, Select):
+        return [read[channel] for channel in node.op.channels]
+    if node.op.routing == "spreads":
+        size = prod(genome.shapes[node.inputs[0]][1:])
+        return [channel for channel in read for _ in range(size)] if size > 1 else read
+    return read
+
+
+def _channels_by_unit(held: Sequence[Member], units: Sequence[Member]) -> tuple[tuple[int, ...], ...]:
     """For each of a group's units, the channels of one maker that it holds."""
-    channels: list[list[int]] = [[] for _ in range(width)]
+    if held == units:  # one channel each, in order
+        return tuple(zip(range(len(held))))
+    channels: list[list[int]] = [[] for _ in units]
     for channel, member in enumerate(held):
         if member is not None:
             channels[member[1]].append(channel)
@@ -297,28 +318,32 @@ def channel_origins(genome: Genome, unit_map: UnitMap) -> dict[str, list[int]]:
             last = last if unit == NEW else unit
             copies[group, last][unit == NEW] += 1
     changed = {maker for group in unit_map for maker in table.groups[group].makers}
-    given = {
-        node.name: _repeat_runs(table.members[node.name], copies)
-        if node.name in changed
-        else list(range(genome.shapes[node.name][0]))
-        for node in genome.nodes
-        if is_maker(node)
-    }
-    return route_channels(genome, given)
+    return route_channels(genome, {name: _repeat_runs(table.members[name], copies) for name in changed})
 
 
 def route_channels(genome: Genome, given: Mapping[str, list[int]]) -> dict[str, list[int]]:
-    """Origins of the channels of every tensor, from those of some nodes, every maker among them."""
+    """Origins of the channels of every tensor, from those of some nodes; other makers stay as they are."""
     origins: dict[str, list[int]] = {}
+    whole = cache(lambda width: list(range(width)))
+    changed = set(given)
     for node in genome.nodes:
         if node.name in given:
             origins[node.name] = given[node.name]
-        elif node.op.routing == "joins":
+            continue
+        if is_maker(node) or changed.isdisjoint(node.inputs):
+            origins[node.name] = whole(genome.shapes[node.name][0])
+            continue
+        changed.add(node.name)
+        if node.op.routing == "joins":
             origins[node.name] = joined = []
             start = 0
             for name in node.inputs:
-                joined.extend([c if c == NEW else start + c for c in origins[name]])
-                start += genome.shapes[name][0]
+                end = start + genome.shapes[name][0]
+                if name in changed:
+                    joined.extend([c if c == NEW else start + c for c in origins[name]])
+                else:
+                    joined.extend(range(start, end))
+                start = end
         elif isinstance(node.op, Select):
             origins[node.name] = [at for at, _ in selected_channels(node.op, origins[node.inputs[0]])]
         elif node.op.routing == "spreads":

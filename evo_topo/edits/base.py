@@ -24,7 +24,7 @@ class RandomSource(Protocol):
     def random(self) -> float: ...
 
 
-class Edit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="edit"):
+class Edit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="edit", gc=False):
     """Base of all edits.
 
     Attributes:

@@ -15,7 +15,7 @@ from evo_topo.edits.layer_edits import layer_chain
 from evo_topo.edits.surgery import (
     child_of,
     fitting,
-    fresh_number,
+    fresh_names,
     inserted,
     node_of,
     reading,
@@ -30,11 +30,10 @@ from evo_topo.ops import (
     Concat,
     Conv,
     Input,
+    Layer,
     Linear,
-    Multiply,
     Norm,
     Output,
-    Select,
     Shape,
 )
 from evo_topo.units import is_maker, mixes_units, route_channels
@@ -79,8 +78,7 @@ class PruneBranch(Edit, frozen=True, tag="prune_branch"):
         widths = [genome.shapes[name][0] for name in node.inputs]
         start = sum(widths[: self.branch])
         kept = [c for c in range(sum(widths)) if not start <= c < start + widths[self.branch]]
-        given = {n.name: list(range(genome.shapes[n.name][0])) for n in genome.nodes if is_maker(n)}
-        origins = route_channels(genome, {**given, node.name: kept})
+        origins = route_channels(genome, {node.name: kept})
         for reader in genome.nodes:
             read = [origins[name] for name in reader.inputs]
             whole = all(len(o) == genome.shapes[name][0] for o, name in zip(read, reader.inputs, strict=True))
@@ -102,7 +100,7 @@ class PruneBranch(Edit, frozen=True, tag="prune_branch"):
         if not _keeps_a_layer(genome):
             return applies(self, genome)
         if isinstance(node.op, Concat):
-            return node.name in _of_any_width(genome) or applies(self, genome)
+            return node.name not in _of_fixed_width(genome) or applies(self, genome)
         left = self._left(node)
         if len(left) > 1:
             after = infer_shape(Node(node.name, node.op, left), genome.shapes)
@@ -117,7 +115,7 @@ class PruneBranch(Edit, frozen=True, tag="prune_branch"):
 
     def _checked(self, genome: Genome) -> Node:
         node = node_of(genome, self.node)
-        if not isinstance(node.op, Add | Multiply | Concat):
+        if node.op.routing not in ("ties", "joins"):
             raise EditError(f"{self.node!r} is no Add, Multiply or Concat: it has no branches")
         if not 0 <= self.branch < len(node.inputs):
             raise EditError(f"{self.node!r} has inputs 0 to {len(node.inputs) - 1}, not {self.branch}")
@@ -179,7 +177,7 @@ class SplitBranch(Edit, frozen=True, tag="split_branch"):
             raise EditError(f"{self.source!r} is not listed before {self.target!r}")
         if isinstance(target.op, Output):
             raise EditError(f"{self.target!r} is the output: nothing reads it")
-        if self.kernel not in (0, *range(1, 32, 2)):
+        if self.kernel and self.kernel not in range(1, 32, 2):
             raise EditError(f"kernel must be 0 or odd, up to 31, got {self.kernel}")
         added = self._new_nodes(genome)
         made, expected = fitting(genome, self.target, added), genome.shapes[self.target]
@@ -195,7 +193,7 @@ class SplitBranch(Edit, frozen=True, tag="split_branch"):
 
     def _new_nodes(self, genome: Genome) -> list[Node]:
         """The path and the sum; what a new node is named says what it is."""
-        number = fresh_number(genome, ("conv", "linear", "norm", "add"))
+        names = fresh_names(genome, "conv", "linear", "norm", "add")
         target = genome.by_name[self.target]
         near = (target, *[genome.by_name[name] for name in target.inputs])
         norm = next((node.op for node in near if isinstance(node.op, Norm)), None)
@@ -203,12 +201,12 @@ class SplitBranch(Edit, frozen=True, tag="split_branch"):
         last = self.source
         if self.kernel:
             layer = self._layer(genome, bias=norm is None)
-            last = f"{'linear' if isinstance(layer, Linear) else 'conv'}{number}"
+            last = names["linear" if isinstance(layer, Linear) else "conv"]
             nodes.append(Node(last, layer, (self.source,)))
         if norm or not self.kernel:
-            nodes.append(Node(f"norm{number}", norm or Norm(), (last,)))
-            last = f"norm{number}"
-        return [*nodes, Node(f"add{number}", Add(), (self.target, last))]
+            nodes.append(Node(names["norm"], norm or Norm(), (last,)))
+            last = names["norm"]
+        return [*nodes, Node(names["add"], Add(), (self.target, last))]
 
     def _layer(self, genome: Genome, bias: bool) -> AnyOp:
         """A layer from the source's shape to the target's, as far as a stride can do it."""
@@ -235,7 +233,7 @@ class SplitBranch(Edit, frozen=True, tag="split_branch"):
         for before, node in pairwise(genome.nodes):
             if not isinstance(before.op, Input):
                 last[genome.shapes[before.name]] = before.name
-            if not isinstance(node.op, Conv | Linear):
+            if not isinstance(node.op, Layer):
                 continue
             source, end = node.inputs[0], layer_chain(genome, node.name)[-1]
             if any(isinstance(genome.by_name[name].op, Output) for name in genome.readers[end]):
@@ -255,7 +253,7 @@ class SplitBranch(Edit, frozen=True, tag="split_branch"):
 
 def _reading_fewer(genome: Genome, node: Node, origins: dict[str, list[int]]) -> Node:
     """A node of the child with as many connections as what it reads has room for."""
-    if not isinstance(node.op, Conv | Linear):
+    if not isinstance(node.op, Layer):
         return node
     source = genome.by_name[node.name].inputs[0]
     op = reading_other_channels(node.op, node.op, genome.shapes[source][0], len(origins[source]))
@@ -263,27 +261,24 @@ def _reading_fewer(genome: Genome, node: Node, origins: dict[str, list[int]]) ->
 
 
 @once_per_genome
-def _of_any_width(genome: Genome) -> set[str]:
-    """Nodes whose value may lose any channels: they end in layers that mix units, and nothing ties them."""
-    free: set[str] = set()
-    for node in reversed(genome.nodes):
-        readers = [genome.by_name[name] for name in genome.readers[node.name]]
-        if not isinstance(node.op, Output) and all(
-            mixes_units(reader) or (reader.name in free and _passes_channels(reader)) for reader in readers
-        ):
-            free.add(node.name)
-    return free
+def _of_fixed_width(genome: Genome) -> set[str]:
+    """Nodes whose value cannot lose any channels: it is tied, or does not end in layers that mix units."""
+    fixed: set[str] = set()
+    for node in reversed(genome.nodes):  # readers come behind what they read
+        if not mixes_units(node) and (node.name in fixed or not _passes_channels(node)):
+            fixed.update(node.inputs)
+    return fixed
 
 
 def _passes_channels(node: Node) -> bool:
     """Whether a node reads any number of channels, and makes nothing but these."""
-    return not (is_maker(node) or node.op.routing == "ties" or isinstance(node.op, Select | Output))
+    return node.op.routing not in ("makes", "ties", "selects") and not isinstance(node.op, Output)
 
 
 @once_per_genome
 def _keeps_a_layer(genome: Genome) -> bool:
     """Whether one layer makes the class scores: it is there whatever branch goes."""
     node = next(node for node in genome.nodes if isinstance(node.op, Output))
-    while len(node.inputs) == 1 and not isinstance(node.op, Conv | Linear):
+    while len(node.inputs) == 1 and not isinstance(node.op, Layer):
         node = genome.by_name[node.inputs[0]]
-    return isinstance(node.op, Conv | Linear)
+    return isinstance(node.op, Layer)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from evo_topo.edits.base import Edit, EditError, RandomSource
 from evo_topo.edits.surgery import layer_of, with_ops
 from evo_topo.genome import Genome
-from evo_topo.ops import MAX_ELEMENTS, Conv, Linear
+from evo_topo.ops import MAX_ELEMENTS, Layer
 
 Count = Annotated[int, Meta(ge=1, le=MAX_ELEMENTS)]
 
@@ -107,17 +107,17 @@ class GrowConnections(Edit, frozen=True, tag="grow_connections"):
         return f"grow {self.count} connections per unit of {self.layer}"
 
 
-def connections(op: Conv | Linear, width: int) -> int:
+def connections(op: Layer, width: int) -> int:
     """Weights per output unit that are not masked, of a layer that reads `width` channels."""
     return op.fan_in or op.dense_fan_in(width)
 
 
-def with_fan_in(op: Conv | Linear, fan_in: int, width: int) -> Conv | Linear:
+def with_fan_in(op: Layer, fan_in: int, width: int) -> Layer:
     """The layer with so many connections per output unit; dense, where these are all."""
     return replace(op, fan_in=None if fan_in == op.dense_fan_in(width) else fan_in)
 
 
-def reading_other_channels(old: Conv | Linear, new: Conv | Linear, before: int, after: int) -> Conv | Linear:
+def reading_other_channels(old: Layer, new: Layer, before: int, after: int) -> Layer:
     """`new`, which reads `after` channels, with connections that follow from those of `old`.
 
     The genome does not know the mask, so the rule is one that holds for every mask and keeps the function:
@@ -138,11 +138,11 @@ def reading_other_channels(old: Conv | Linear, new: Conv | Linear, before: int, 
 def _real_layers(genome: Genome) -> Iterator[str]:
     """Names of the layers that may be sparse."""
     for node in genome.nodes:
-        if isinstance(node.op, Conv | Linear) and not node.op.binary:
+        if isinstance(node.op, Layer) and not node.op.binary:
             yield node.name
 
 
-def _weighted(genome: Genome, layer: str) -> tuple[Conv | Linear, int]:
+def _weighted(genome: Genome, layer: str) -> tuple[Layer, int]:
     """A Conv or Linear with real weights, and the number of channels that it reads."""
     node, op = layer_of(genome, layer)
     if op.binary:

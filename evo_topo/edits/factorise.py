@@ -11,9 +11,9 @@ from msgspec import Meta
 
 from evo_topo.cost import node_macs
 from evo_topo.edits.base import Edit, EditError, RandomSource, shuffled
-from evo_topo.edits.surgery import check_plain, child_of, fitting, fresh_number, node_of, substituted
+from evo_topo.edits.surgery import check_plain, child_of, fitting, fresh_names, node_of, substituted
 from evo_topo.genome import Genome, Node
-from evo_topo.ops import Concat, Conv, Linear
+from evo_topo.ops import Concat, Conv, Layer, Linear
 
 Form = Literal["reduce", "expand", "separable", "fire"]
 
@@ -52,8 +52,7 @@ class Factorise(Edit, frozen=True, tag="factorise"):
     def factors(self, genome: Genome) -> list[Node]:
         """The child's nodes in the place of the layer, in order."""
         node = genome.by_name[self.layer]
-        number = fresh_number(genome, ("reduce", "window", "expand", "concat"))
-        names = {word: f"{word}{number}" for word in ("reduce", "window", "expand", "concat")}
+        names = fresh_names(genome, "reduce", "window", "expand", "concat")
         source, op, rank = node.inputs[0], node.op, self.rank
         if isinstance(op, Linear):
             return [
@@ -84,7 +83,7 @@ class Factorise(Edit, frozen=True, tag="factorise"):
         """Refuses layers that have no such factors."""
         node = node_of(genome, self.layer)
         op = node.op
-        if not isinstance(op, Conv | Linear) or (isinstance(op, Conv) and op.groups > 1):
+        if not isinstance(op, Layer) or (isinstance(op, Conv) and op.groups > 1):
             raise EditError(f"{self.layer!r} is no Linear and no Conv without groups: it has no factors")
         check_plain(node)
         if isinstance(op, Linear) and self.form != "reduce":
@@ -97,22 +96,13 @@ class Factorise(Edit, frozen=True, tag="factorise"):
                     f"{self.layer!r} cannot become a fire module: that needs two channels or more, "
                     "odd extents, and half of each as padding"
                 )
-        largest = self._largest_rank(genome)
+        largest = _largest_rank(genome, node, self.form)
         if not 1 <= self.rank <= largest:
             raise EditError(f"the rank of {self.layer!r} as {self.form!r} is 1 to {largest}, not {self.rank}")
 
-    def _largest_rank(self, genome: Genome) -> int:
-        """The rank at which the factors can be exact."""
-        node = genome.by_name[self.layer]
-        channels, out = genome.shapes[node.inputs[0]][0], genome.shapes[self.layer][0]
-        taps = prod(node.op.kernel) if isinstance(node.op, Conv) else 1
-        if self.form == "separable":
-            return 1
-        return min(out, channels * taps) if self.form == "expand" else min(channels, out * taps)
-
     def varied(self, genome: Genome, rng: RandomSource) -> Self:
         """Up to twice the rank of the site, which is a quarter of the largest."""
-        rank = 1 + int(rng.random() * self._largest_rank(genome) / 2)
+        rank = 1 + int(rng.random() * _largest_rank(genome, genome.by_name[self.layer], self.form) / 2)
         edit = msgspec.structs.replace(self, rank=rank)
         return edit if edit.is_legal(genome) else self
 
@@ -131,10 +121,9 @@ class Factorise(Edit, frozen=True, tag="factorise"):
     def candidates(cls, genome: Genome) -> Iterator[Self]:
         """Every form of every layer, at a quarter of the largest rank."""
         for node in genome.nodes:
-            if isinstance(node.op, Conv | Linear):
+            if isinstance(node.op, Layer):
                 for form in get_args(Form):
-                    site = cls(node.name, form)
-                    yield cls(node.name, form, max(1, site._largest_rank(genome) // 4))
+                    yield cls(node.name, form, max(1, _largest_rank(genome, node, form) // 4))
 
     @classmethod
     def drawn(cls, genome: Genome, rng: RandomSource) -> Self | None:
@@ -145,6 +134,15 @@ class Factorise(Edit, frozen=True, tag="factorise"):
     def describe(self) -> str:
         rank = "" if self.form == "separable" else f", rank {self.rank}"
         return f"factorise {self.layer}: {self.form}{rank}"
+
+
+def _largest_rank(genome: Genome, node: Node, form: Form) -> int:
+    """The rank at which the factors of a layer can be exact."""
+    if form == "separable":
+        return 1
+    channels, out = genome.shapes[node.inputs[0]][0], genome.shapes[node.name][0]
+    taps = prod(node.op.kernel) if isinstance(node.op, Conv) else 1
+    return min(out, channels * taps) if form == "expand" else min(channels, out * taps)
 
 
 def _is_centred(op: Conv) -> bool:

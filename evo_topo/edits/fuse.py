@@ -9,9 +9,9 @@ from typing import ClassVar, Self
 import msgspec
 
 from evo_topo.edits.base import Edit, EditError
-from evo_topo.edits.surgery import check_plain, child_of, fitting, fresh_number, node_of, reading
+from evo_topo.edits.surgery import check_plain, child_of, fitting, fresh_names, node_of, reading
 from evo_topo.genome import Genome, Node
-from evo_topo.ops import MAX_EXTENT, Add, Conv, Linear, Norm
+from evo_topo.ops import MAX_EXTENT, Add, Conv, Layer, Linear, Norm
 
 
 class Fuse(Edit, frozen=True, tag="fuse"):
@@ -61,20 +61,20 @@ class Fuse(Edit, frozen=True, tag="fuse"):
             EditError: When no layer computes the same.
         """
         first, second = node_of(genome, self.first), node_of(genome, self.second)
-        if not isinstance(first.op, Conv | Linear):
+        if not isinstance(first.op, Layer):
             raise EditError(f"{self.first!r} is no Conv or Linear: nothing can be fused into it")
         for node in (first, second):
             check_plain(node)
-        number = fresh_number(genome, ("conv", "linear"))
+        names = fresh_names(genome, "conv", "linear")
         if self.is_parallel(genome):
-            op: Conv | Linear = _parallel(genome, first, second)
+            op: Layer = _parallel(genome, first, second)
         elif genome.readers[self.first] != (self.second,):
             raise EditError(f"{self.second!r} is not the only node that reads {self.first!r}")
         elif isinstance(second.op, Norm):
             op = msgspec.structs.replace(first.op, bias=True)
         else:
             op = _in_turn(first, second)
-        return Node(f"{'conv' if isinstance(op, Conv) else 'linear'}{number}", op, first.inputs)
+        return Node(names["conv" if isinstance(op, Conv) else "linear"], op, first.inputs)
 
     def is_legal(self, genome: Genome) -> bool:
         try:
@@ -89,21 +89,21 @@ class Fuse(Edit, frozen=True, tag="fuse"):
     @classmethod
     def candidates(cls, genome: Genome) -> Iterator[Self]:
         for node in genome.nodes:
-            if isinstance(node.op, Conv | Linear) and len(genome.readers[node.name]) == 1:
+            if isinstance(node.op, Layer) and len(genome.readers[node.name]) == 1:
                 reader = genome.by_name[genome.readers[node.name][0]]
-                if isinstance(reader.op, Norm | Conv | Linear):
+                if isinstance(reader.op, Layer | Norm):
                     yield cls(node.name, reader.name)
                 elif isinstance(reader.op, Add):
                     later = reader.inputs[reader.inputs.index(node.name) + 1 :]
                     for name in dict.fromkeys(later):
-                        if isinstance(genome.by_name[name].op, Conv | Linear):
+                        if isinstance(genome.by_name[name].op, Layer):
                             yield cls(node.name, name)
 
     def describe(self) -> str:
         return f"fuse {self.first} and {self.second}"
 
 
-def _in_turn(first: Node, second: Node) -> Conv | Linear:
+def _in_turn(first: Node, second: Node) -> Layer:
     """The layer that computes the second of the first."""
     a, b = first.op, second.op
     if isinstance(a, Linear) and isinstance(b, Linear):
@@ -123,7 +123,7 @@ def _in_turn(first: Node, second: Node) -> Conv | Linear:
     return msgspec.structs.replace(b, groups=1, bias=bias)
 
 
-def _parallel(genome: Genome, first: Node, second: Node) -> Conv | Linear:
+def _parallel(genome: Genome, first: Node, second: Node) -> Layer:
     """The layer that computes the sum of both."""
     a, b = first.op, second.op
     readers = genome.readers[first.name]

@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar, Self
 from msgspec import Meta
 
 from evo_topo.edits.base import Edit, EditError, applies
-from evo_topo.edits.surgery import child_of, fresh_number, inserted, is_roomy, layer_of, node_of, reading
+from evo_topo.edits.surgery import child_of, fresh_names, inserted, is_roomy, layer_of, node_of, reading
 from evo_topo.genome import Genome, Node
-from evo_topo.ops import MAX_ELEMENTS, Activation, Conv, Linear, Norm
+from evo_topo.ops import MAX_ELEMENTS, Activation, Conv, Layer, Linear, Norm
 
 
 class PruneLayer(Edit, frozen=True, tag="prune_layer"):
@@ -35,7 +35,7 @@ class PruneLayer(Edit, frozen=True, tag="prune_layer"):
 
     @classmethod
     def candidates(cls, genome: Genome) -> Iterator[Self]:
-        trainable = [node for node in genome.nodes if isinstance(node.op, Conv | Linear)]
+        trainable = [node for node in genome.nodes if isinstance(node.op, Layer)]
         for node in trainable:
             end = layer_chain(genome, node.name)[-1]
             if len(trainable) > 1 and genome.shapes[end] == genome.shapes[node.inputs[0]]:
@@ -95,18 +95,18 @@ class SplitLayer(Edit, frozen=True, tag="split_layer"):
         width, *extents = genome.shapes[node.name]
         before = genome.by_name[node.inputs[0]]
         has_norm = isinstance(before.op, Norm)
-        number = fresh_number(genome, ("conv", "linear", "norm", "relu"))
+        names = fresh_names(genome, "conv", "linear", "norm", "relu")
         if extents:
             kernel = (self.kernel,) * len(extents)
             padding = (self.kernel // 2,) * len(extents)
             conv = Conv(width, kernel, padding=padding, bias=not has_norm)
-            nodes = [Node(f"conv{number}", conv, (node.name,))]
+            nodes = [Node(names["conv"], conv, (node.name,))]
         else:
             linear = Linear(width, bias=not has_norm)
-            nodes = [Node(f"linear{number}", linear, (node.name,))]
+            nodes = [Node(names["linear"], linear, (node.name,))]
         if has_norm:
-            nodes.append(Node(f"norm{number}", before.op, (nodes[-1].name,)))
-        return [*nodes, Node(f"relu{number}", node.op, (nodes[-1].name,))]
+            nodes.append(Node(names["norm"], before.op, (nodes[-1].name,)))
+        return [*nodes, Node(names["relu"], node.op, (nodes[-1].name,))]
 
     def describe(self) -> str:
         return f"insert layer after {self.after}"

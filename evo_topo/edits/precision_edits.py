@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from evo_topo.edits.base import Edit, EditError
 from evo_topo.edits.surgery import layer_of, with_ops
 from evo_topo.genome import Genome, Node
-from evo_topo.ops import Conv, Linear
+from evo_topo.ops import Layer
 from evo_topo.units import unit_table
 
 
@@ -44,7 +44,7 @@ class Binarise(Edit, frozen=True, tag="binarise"):
     @classmethod
     def candidates(cls, genome: Genome) -> Iterator[Self]:
         for node in genome.nodes:
-            if isinstance(node.op, Conv | Linear) and not node.op.binary:
+            if isinstance(node.op, Layer) and not node.op.binary:
                 yield cls(node.name)
 
     def describe(self) -> str:
@@ -73,7 +73,7 @@ class Debinarise(Edit, frozen=True, tag="debinarise"):
     @classmethod
     def candidates(cls, genome: Genome) -> Iterator[Self]:
         for node in genome.nodes:
-            if isinstance(node.op, Conv | Linear) and node.op.binary:
+            if isinstance(node.op, Layer) and node.op.binary:
                 yield cls(node.name)
 
     def describe(self) -> str:

@@ -17,6 +17,7 @@ from evo_topo.ops import Activation, Add, Concat, Conv, Dropout, GlobalPool, Mul
 
 NEW_STRIDE = 2
 """Of the convolutions that make a map which global pools alone read."""
+_PIXELWISE = {Norm, Activation, Dropout, Add, Multiply, Concat}
 
 
 class DownsampleEarlier(Edit, frozen=True, tag="downsample_earlier"):
@@ -40,7 +41,7 @@ class DownsampleEarlier(Edit, frozen=True, tag="downsample_earlier"):
 
     @classmethod
     def candidates(cls, genome: Genome) -> Iterator[Self]:
-        return map(cls, _first_makers(genome))
+        return (cls(conv) for conv, (_, stranger) in _regions(genome).items() if stranger is None)
 
     def describe(self) -> str:
         return f"downsample earlier, in {self.conv}"
@@ -67,7 +68,7 @@ class DownsampleLater(Edit, frozen=True, tag="downsample_later"):
 
     @classmethod
     def candidates(cls, genome: Genome) -> Iterator[Self]:
-        return map(cls, _first_makers(genome))
+        return (cls(conv) for conv, (_, stranger) in _regions(genome).items() if stranger is None)
 
     def describe(self) -> str:
         return f"downsample later, behind {self.conv}"
@@ -93,7 +94,7 @@ def region_behind(genome: Genome, conv: str) -> Region:
     Raises:
         EditError: When there is no such convolution, or something else makes or reads the map.
     """
-    region, stranger = _flood(genome, conv)
+    region, stranger = _regions(genome).get(conv) or _flood(genome, conv)
     if stranger is not None:
         raise EditError(
             f"{stranger!r} also makes or reads the map behind {conv!r}: only convolutions and global "
@@ -111,17 +112,17 @@ def _flood(genome: Genome, conv: str) -> tuple[Region, str | None]:
     waiting = [conv]
     while waiting:
         name = waiting.pop()
+        # a source of other extents is a gate of one pixel, which any map can be multiplied by
         sources = genome.by_name[name].inputs if name in between else ()
-        for other in (*sources, *genome.readers[name]):
+        steps = [(other, makers) for other in sources if genome.shapes[other][1:] == extents]
+        steps += [(other, readers) for other in genome.readers[name]]
+        for other, end in steps:
+            if other in between:
+                continue
             op = genome.by_name[other].op
-            of_this_map = genome.shapes[other][1:] == extents
-            if other in sources and not of_this_map:
-                continue  # a gate of one pixel, which any map can be multiplied by
-            if isinstance(op, Conv):
-                part = makers if other in sources else readers
-            elif isinstance(op, GlobalPool) and other not in sources:
-                part = readers
-            elif isinstance(op, Norm | Activation | Dropout | Add | Multiply | Concat) and of_this_map:
+            if isinstance(op, Conv) or (isinstance(op, GlobalPool) and end is readers):
+                part = end
+            elif type(op) in _PIXELWISE and genome.shapes[other][1:] == extents:
                 part = between
             else:
                 stranger = stranger or other
@@ -173,14 +174,12 @@ def _only_reader(genome: Genome, conv: str) -> tuple[str, str] | None:
 
 
 @once_per_genome
-def _first_makers(genome: Genome) -> list[str]:
-    """The first maker of each map whose resolution can change."""
+def _regions(genome: Genome) -> dict[str, tuple[Region, str | None]]:
+    """What `_flood` finds behind the first maker of each map."""
     seen: set[str] = set()
-    found = []
+    found = {}
     for node in genome.nodes:
         if isinstance(node.op, Conv) and node.name not in seen:
-            region, stranger = _flood(genome, node.name)
-            seen.update(region.makers)  # the region behind each of them is the same
-            if stranger is None:
-                found.append(node.name)
+            found[node.name] = _flood(genome, node.name)
+            seen.update(found[node.name][0].makers)  # the region behind each of them is the same
     return found

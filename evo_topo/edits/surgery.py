@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from math import prod
 
 from evo_topo.edits.base import Edit, EditError
 from evo_topo.genome import MAX_NODES, Genome, GenomeError, Node, infer_shape, once_per_genome
-from evo_topo.ops import MAX_CHANNELS, MAX_ELEMENTS, MAX_WIDTH, AnyOp, Conv, Linear, Output, Shape, is_plain
+from evo_topo.ops import (
+    MAX_CHANNELS,
+    MAX_ELEMENTS,
+    MAX_WIDTH,
+    AnyOp,
+    Conv,
+    Layer,
+    Output,
+    Shape,
+    is_plain,
+)
 from evo_topo.units import is_maker
 
 
@@ -35,10 +46,10 @@ def conv_of(genome: Genome, name: str) -> tuple[Node, Conv]:
     return node, node.op
 
 
-def layer_of(genome: Genome, name: str) -> tuple[Node, Conv | Linear]:
+def layer_of(genome: Genome, name: str) -> tuple[Node, Layer]:
     """The Conv or Linear of that name; an `EditError` where there is none."""
     node = genome.by_name.get(name)
-    if node is None or not isinstance(node.op, Conv | Linear):
+    if node is None or not isinstance(node.op, Layer):
         raise EditError(f"there is no Conv or Linear node {name!r}")
     return node, node.op
 
@@ -49,18 +60,7 @@ def check_plain(node: Node) -> None:
         raise EditError(f"{node.name!r} is sparse or binary: grow all its connections, or make it real first")
 
 
-class NewShapes(dict[str, Shape]):
-    """Shapes of new nodes; those of all others are looked up in the parent."""
-
-    def __init__(self, genome: Genome) -> None:
-        super().__init__()
-        self._known = genome.shapes
-
-    def __missing__(self, name: str) -> Shape:
-        return self._known[name]
-
-
-def fitting(genome: Genome, place: str, added: Sequence[Node]) -> NewShapes:
+def fitting(genome: Genome, place: str, added: Sequence[Node]) -> dict[str, Shape]:
     """Shapes of nodes that take the place of another one's value; nothing else of the network changes.
 
     Finds in time that does not grow with the network whether they leave a valid one.
@@ -70,16 +70,20 @@ def fitting(genome: Genome, place: str, added: Sequence[Node]) -> NewShapes:
         place: Name of the node whose readers read the last of the new nodes.
         added: The new nodes, in order.
 
+    Returns:
+        Shapes of the new nodes and of what they read.
+
     Raises:
         EditError: When they are not valid, or make another shape.
     """
-    found = NewShapes(genome)
+    known = genome.shapes
+    found = {name: known[name] for node in added for name in node.inputs if name in known}
     try:
         for node in added:
             found[node.name] = infer_shape(node, found)
     except GenomeError as error:
         raise EditError(f"the child is not valid: {error}") from None
-    made, expected = found[added[-1].name], genome.shapes[place]
+    made, expected = found[added[-1].name], known[place]
     if made != expected:
         raise EditError(f"the new nodes make {made}, but {place!r} {expected}")
     if len(genome.nodes) + len(added) > MAX_NODES:
@@ -89,7 +93,8 @@ def fitting(genome: Genome, place: str, added: Sequence[Node]) -> NewShapes:
 
 def with_ops(genome: Genome, ops: Mapping[str, AnyOp], edit: Edit) -> Genome:
     """The child in which the named nodes have other operations."""
-    return child_of([Node(n.name, ops.get(n.name, n.op), n.inputs) for n in genome.nodes], edit)
+    nodes = [Node(n.name, ops[n.name], n.inputs) if n.name in ops else n for n in genome.nodes]
+    return child_of(nodes, edit)
 
 
 def reading(node: Node, renamed: Mapping[str, str]) -> Node:
@@ -131,12 +136,14 @@ def without_unread(nodes: Sequence[Node]) -> list[Node]:
     return kept[::-1]
 
 
-def fresh_number(genome: Genome, prefixes: Sequence[str]) -> int:
-    """A number that makes every prefix a new name; depends on the genome alone, so edits replay."""
-    number = len(genome.nodes)
-    while any(f"{prefix}{number}" in genome.by_name for prefix in prefixes):
-        number += 1
-    return number
+def fresh_names(genome: Genome, *words: str) -> dict[str, str]:
+    """For each word a new name, all with one number; depends on the genome alone, so edits replay."""
+    taken = genome.by_name.keys()
+    for number in count(len(genome.nodes)):
+        names = {word: f"{word}{number}" for word in words}
+        if taken.isdisjoint(names.values()):
+            break
+    return names
 
 
 def num_params(genome: Genome, node: Node) -> int:

@@ -13,7 +13,7 @@ from evo_topo.edits.base import Edit, EditError, RandomSource, applies, shuffled
 from evo_topo.edits.connection_edits import reading_other_channels
 from evo_topo.edits.surgery import is_roomy, with_ops
 from evo_topo.genome import Genome
-from evo_topo.ops import AnyOp, Conv, Linear, Select
+from evo_topo.ops import AnyOp, Layer, Linear, Select
 from evo_topo.units import UnitGroup, channel_origins, selected_channels, unit_table
 
 UnitSets = tuple[tuple[str, tuple[Annotated[int, Meta(ge=0)], ...]], ...]
@@ -44,7 +44,7 @@ class PruneUnits(Edit, frozen=True, tag="prune_units"):
 
     @classmethod
     def legal(cls, genome: Genome) -> Iterator[Self]:
-        for group in unit_table(genome).groups.values():
+        for name, group in unit_table(genome).groups.items():
             held = [
                 (genome.shapes[node][0], counts)
                 for node, counts in (
@@ -55,7 +55,7 @@ class PruneUnits(Edit, frozen=True, tag="prune_units"):
             needed = {counts.index(total) for total, counts in held if total in counts}  # these hold all
             for unit in range(group.width):
                 if unit not in needed:
-                    yield cls(((group.name, (unit,)),))
+                    yield cls(((name, (unit,)),))
 
     @classmethod
     def drawn(cls, genome: Genome, rng: RandomSource) -> Self | None:
@@ -103,10 +103,10 @@ class SplitUnits(Edit, frozen=True, tag="split_units"):
     @classmethod
     def legal(cls, genome: Genome) -> Iterator[Self]:
         roomy = is_roomy(genome)
-        for group in unit_table(genome).groups.values():
-            for unit in range(group.width):
-                if group.splittable[unit]:
-                    edit = cls(((group.name, (unit,)),))
+        for name, group in unit_table(genome).groups.items():
+            for unit, can in enumerate(group.splittable):
+                if can:
+                    edit = cls(((name, (unit,)),))
                     if roomy or applies(edit, genome):
                         yield edit
 
@@ -161,17 +161,19 @@ def with_units(genome: Genome, edit: Edit) -> Genome:
     ops: dict[str, AnyOp] = {}
     for node in genome.nodes:
         op = node.op
-        if isinstance(op, Conv | Linear):
-            read, before = len(origins[node.inputs[0]]), genome.shapes[node.inputs[0]][0]
-            wide = _with_widths(op, len(origins[node.name]), read, before)
-            ops[node.name] = reading_other_channels(op, wide, before, read)
+        if isinstance(op, Layer):
+            made, read = len(origins[node.name]), len(origins[node.inputs[0]])
+            before = genome.shapes[node.inputs[0]][0]
+            if made != genome.shapes[node.name][0] or read != before:
+                wide = _with_widths(op, made, read, before)
+                ops[node.name] = reading_other_channels(op, wide, before, read)
         elif isinstance(op, Select):
             chosen = [channel for _, channel in selected_channels(op, origins[node.inputs[0]])]
             ops[node.name] = Select(tuple(chosen))
     return with_ops(genome, ops, edit)
 
 
-def _with_widths(op: Conv | Linear, made: int, read: int, read_before: int) -> Conv | Linear:
+def _with_widths(op: Layer, made: int, read: int, read_before: int) -> Layer:
     if isinstance(op, Linear):
         return replace(op, out_features=made)
     # The blocks of a grouped convolution keep their size, their number follows the units.
