@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from evo_topo.cost import activation_bytes, count_bops, count_flops, count_macs, count_params, parameter_bits
 from evo_topo.edits import (
     KINDS,
+    SITE_KINDS,
     STRUCTURAL_KINDS,
     AddUnits,
     Binarise,
@@ -79,6 +80,7 @@ _TORCH_PART = {
 
 __all__ = [
     "KINDS",
+    "SITE_KINDS",
     "STRUCTURAL_KINDS",
     "AddUnits",
     "Binarise",

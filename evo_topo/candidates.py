@@ -7,20 +7,19 @@ from collections.abc import Iterator
 from evo_topo.cost import count_flops
 from evo_topo.edits import (
     PRUNES,
-    STRUCTURAL_KINDS,
+    SITE_KINDS,
     AnyEdit,
     Fuse,
     PruneLayer,
     PruneUnits,
     RandomSource,
     SplitUnits,
-    Trade,
 )
 from evo_topo.edits.base import applies, shuffled
 from evo_topo.genome import Genome
 
 PRICED_ONE_BY_ONE: tuple[type[AnyEdit], ...] = tuple(
-    k for k in STRUCTURAL_KINDS if k not in (PruneUnits, SplitUnits, PruneLayer, Trade)
+    k for k in SITE_KINDS if k not in (PruneUnits, SplitUnits, PruneLayer)
 )
 """Kinds that the prices of units and layers say nothing of."""
 

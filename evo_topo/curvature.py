@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -29,3 +29,11 @@ def hessian_root(
     for _ in range(samples):
         drawn = torch.multinomial(p.cpu(), 1, generator=generator).to(p.device)
         yield (p.scatter_add(1, drawn, -torch.ones_like(p[:, :1]))) * samples**-0.5
+
+
+def seeded_gradients(logits: Tensor, seed: Tensor, places: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Gradients of ``<seed, logits>`` at some places of its graph, which stays."""
+    # handed over as ``grad_outputs``, the first seed of a process would import sympy, for a second
+    with torch.enable_grad():
+        total = (seed * logits).sum()
+    return torch.autograd.grad(total, places, retain_graph=True)

@@ -31,7 +31,7 @@ from analysis.calibration import spearman
 from analysis.common import run_command
 from analysis.table import format_table
 from evo_topo.datasets import DatasetError, load_dataset
-from evo_topo.edits import STRUCTURAL_KINDS, AnyEdit, EditError, PruneUnits, SplitUnits, Trade, legal_edits
+from evo_topo.edits import AnyEdit, EditError, PruneUnits, SplitUnits, legal_edits
 from evo_topo.genome import Genome
 from evo_topo.inheritance import Probe, inherit
 from evo_topo.phenotype import build
@@ -51,7 +51,6 @@ NETWORKS: dict[NetworkName, tuple[DataName, Callable[[], Genome]]] = {
     "plain": ("fashion-mnist", lambda: network(WIDTHS["7 M"])),
     "residual": ("fashion-mnist", lambda: residual_net((1, 28, 28), 10, (16, 32, 64), 1)),
 }
-SITES = tuple(kind for kind in STRUCTURAL_KINDS if kind is not Trade)
 
 
 class KindInfo(Struct, frozen=True):
@@ -100,7 +99,7 @@ class PricesInfo(Struct, frozen=True):
 
 def inherited_info(subject: Subject, units: int, seed: int) -> list[KindInfo]:
     """Rank correlations right after inheritance, by kind and for all local edits together."""
-    edits = [e for e in legal_edits(subject.genome, SITES) if not e.is_function_preserving]
+    edits = [e for e in legal_edits(subject.genome) if not e.is_function_preserving]
     few = [edit for edit in edits if isinstance(edit, PruneUnits)]
     few = random.Random(seed).sample(few, min(units, len(few)))
     local = [edit for edit in edits if not isinstance(edit, PruneUnits)]
@@ -119,7 +118,7 @@ def inherited_info(subject: Subject, units: int, seed: int) -> list[KindInfo]:
 def grown_info(subject: Subject, task: Task, steps: int, seeds: int) -> list[KindInfo]:
     """Rank correlations of what growths promise with what they gain over training on."""
     rng, edits = random.Random(0), list[AnyEdit]()
-    for edit in legal_edits(subject.genome, SITES):
+    for edit in legal_edits(subject.genome):
         if edit.is_function_preserving and not isinstance(edit, SplitUnits):
             edits.append(edit.varied(subject.genome, rng))
     priced = [
@@ -181,7 +180,8 @@ def _cifar_like(examples: int) -> tuple[Genome, Task]:
 
 
 def _cost(job: Callable[[], object]) -> tuple[float, int]:
-    """CPU seconds of a job, and by how much it raises the peak of this process's memory, in bytes."""
+    """CPU seconds of a job on one thread, and by how much it raises this process's peak memory, in bytes."""
+    torch.set_num_threads(1)  # threads that wait for others take CPU time too
     before, started = peak_memory(), time.process_time()
     job()
     return time.process_time() - started, peak_memory() - before
@@ -189,7 +189,7 @@ def _cost(job: Callable[[], object]) -> tuple[float, int]:
 
 def _pricing_job(examples: int) -> tuple[int, float, int]:
     genome, task = _cifar_like(examples)
-    model, edits = build(genome), list(legal_edits(genome, SITES))
+    model, edits = build(genome), list(legal_edits(genome))
     inputs = task.normalise(task.train.inputs)
     return len(edits), *_cost(lambda: price(model, genome, edits, inputs, task.train.targets))
 

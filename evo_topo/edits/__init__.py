@@ -11,7 +11,7 @@
 | connections | `PruneConnections` (OBD)  | `GrowConnections` (RigL, Evci et al. 2020)             |
 | precision   | `Binarise` (BinaryNet)    | `Debinarise`                                           |
 
-A `Trade` is a prune and a growth as one child.
+A `Trade` is a prune and a growth as one child, drawn by default but listed on request alone.
 `edit.apply(genome)` is pure. `edit.unit_map(genome)` says from which unit of the parent each unit of
 the child comes; `edit.joint(genome)` where a local edit meets what it leaves alone. The last two rows are
 listed and drawn on request alone, for torch does not count what they save. No torch.
@@ -23,6 +23,7 @@ from evo_topo.edits.branch_edits import PruneBranch, SplitBranch
 from evo_topo.edits.connection_edits import GrowConnections, PruneConnections
 from evo_topo.edits.drawing import (
     KINDS,
+    SITE_KINDS,
     STRUCTURAL_KINDS,
     AnyEdit,
     edit_from_json,
@@ -31,6 +32,7 @@ from evo_topo.edits.drawing import (
     random_edit,
 )
 from evo_topo.edits.factorise import Factorise
+from evo_topo.edits.flop_changes import FlopChanges
 from evo_topo.edits.fuse import Fuse
 from evo_topo.edits.kernel_edits import GrowKernel, ShrinkKernel
 from evo_topo.edits.kinds import GROWTHS, PRUNES, SingleEdit
@@ -44,6 +46,7 @@ __all__ = [
     "GROWTHS",
     "KINDS",
     "PRUNES",
+    "SITE_KINDS",
     "STRUCTURAL_KINDS",
     "AddUnits",
     "AnyEdit",
@@ -54,6 +57,7 @@ __all__ = [
     "Edit",
     "EditError",
     "Factorise",
+    "FlopChanges",
     "Fuse",
     "GrowConnections",
     "GrowKernel",

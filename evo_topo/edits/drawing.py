@@ -20,7 +20,10 @@ KINDS: tuple[type[AnyEdit], ...] = get_args(AnyEdit)
 """Every kind of edit."""
 
 STRUCTURAL_KINDS = tuple([kind for kind in KINDS if kind not in WEIGHT_KINDS])
-"""The kinds that leave dense layers of real weights dense and real: what is listed and drawn by default."""
+"""The kinds that leave dense layers of real weights dense and real: what is drawn by default."""
+
+SITE_KINDS = tuple([kind for kind in STRUCTURAL_KINDS if kind is not Trade])
+"""Those of one site each, what is listed by default: of trades there are as many as pairs of sites."""
 
 _decoder: msgspec.json.Decoder[AnyEdit] = msgspec.json.Decoder(AnyEdit)
 
@@ -37,12 +40,12 @@ def edit_from_json(text: str | bytes) -> AnyEdit:
         raise EditError(f"not an edit: {error}") from None
 
 
-def legal_edits(genome: Genome, kinds: Sequence[type[AnyEdit]] = STRUCTURAL_KINDS) -> Iterator[AnyEdit]:
+def legal_edits(genome: Genome, kinds: Sequence[type[AnyEdit]] = SITE_KINDS) -> Iterator[AnyEdit]:
     """Every edit that applies, lazily: one per kind and site, unit edits with one unit each.
 
-    By default those of `STRUCTURAL_KINDS`: the descendants of a dense network of real weights are so too, and
-    their `count_flops` is what torch's ``FlopCounterMode`` counts. Edits that make layers sparse or binary
-    are offered with ``kinds=KINDS``.
+    By default those of `SITE_KINDS`: the descendants of a dense network of real weights are so too, and
+    their `count_flops` is what torch's ``FlopCounterMode`` counts. Edits that make layers sparse or binary,
+    and one trade for each pair of kinds that go together, are offered with ``kinds=KINDS``.
 
     Args:
         genome: The parent.

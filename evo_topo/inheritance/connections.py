@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, unfold
 
-from evo_topo.curvature import Curvature, hessian_root
+from evo_topo.curvature import Curvature, hessian_root, seeded_gradients
 from evo_topo.edits import AnyEdit, GrowConnections, PruneConnections
 from evo_topo.inheritance.probe import Probe
 from evo_topo.phenotype import hook_value, in_mode
@@ -63,7 +63,7 @@ def layer_obd(
         for batch in torch.split(inputs, max(1, min(64, _MOST_NUMBERS // weight.numel()))):
             logits = model(batch)
             for column in hessian_root(logits.detach().log_softmax(1), curvature, 1, generator):
-                (slope,) = torch.autograd.grad(logits, places[1], column, retain_graph=True)
+                (slope,) = seeded_gradients(logits, column, places[1:])
                 squares += _squared_gradients(module, places[0], slope).view_as(weight)
     return 0.5 * squares / len(inputs) * weight.detach().square()
 

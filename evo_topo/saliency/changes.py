@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from evo_topo.curvature import seeded_gradients
 from evo_topo.edits import AnyEdit
 from evo_topo.genome import Genome, Node
 from evo_topo.inheritance import Probe, inherit_some
@@ -57,6 +58,8 @@ class ChangeProbe(GateProbe):
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (examples, classes) of normalised inputs, with the graph for `responses`."""
         graph: dict[str, Tensor] = {}
+        self.values, self._kept = {}, {}  # or two batches would be held at once
+        self._reads, self._layers = {}, {}
         with torch.enable_grad():
             for node in self.genome.nodes:
                 if isinstance(node.op, Input):
@@ -73,7 +76,7 @@ class ChangeProbe(GateProbe):
         hooked, found = self._hooked(), []
         places = [*hooked, *self._kept.values()]
         for seed in seeds:
-            grads = torch.autograd.grad(logits, places, seed, retain_graph=True)
+            grads = seeded_gradients(logits, seed, places)
             at = dict(zip(self._kept, grads[len(hooked) :], strict=True))
             found.append(Response(self._table(grads[: len(hooked)]), at))
         return found
@@ -139,5 +142,5 @@ def along(responses: Sequence[Response], differences: Iterator[tuple[str, Tensor
     totals = [response.table.new_zeros(len(response.table)) for response in responses]
     for joint, difference in differences:
         for total, response in zip(totals, responses, strict=True):
-            total += torch.einsum("nk,nk->n", response.at[joint].flatten(1), difference.flatten(1))
+            total += torch.linalg.vecdot(response.at[joint].flatten(1), difference.flatten(1))
     return totals

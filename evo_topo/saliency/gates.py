@@ -16,6 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from evo_topo.curvature import seeded_gradients
 from evo_topo.edits import PruneLayer, layer_chain, legal_layer_edits
 from evo_topo.genome import Genome
 from evo_topo.phenotype import hook_reads, hook_value, in_mode
@@ -122,7 +123,7 @@ class GateProbe:
         Returns:
             Tensor (examples, columns); the columns are described by `columns` and `layer_columns`.
         """
-        return self._table(torch.autograd.grad(logits, self._hooked(), seed, retain_graph=True))
+        return self._table(seeded_gradients(logits, seed, self._hooked()))
 
     def _hooked(self) -> list[Tensor]:
         """Tensors whose gradients make the table: what is read, and what layers make."""
@@ -147,7 +148,8 @@ def _sum_space(a: Tensor, b: Tensor) -> Tensor:
     """Product summed over all but examples and channels: (examples, channels)."""
     if a.dim() == 2:
         return a * b
-    return torch.einsum("ncs,ncs->nc", a.flatten(2), b.flatten(2))
+    products: Tensor = torch.linalg.vecdot(a.flatten(2), b.flatten(2))  # einsum takes twice as long
+    return products
 
 
 @contextmanager

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from evo_topo.cost import count_flops
 from evo_topo.curvature import Curvature
 from evo_topo.edits import (
     AddUnits,
     AnyEdit,
     EditError,
+    FlopChanges,
     GrowConnections,
     GrowKernel,
     PruneLayer,
@@ -39,9 +39,11 @@ from evo_topo.saliency.obd import DerivativeSums, GateStatistics, loss_seeds, se
 
 MEASURED_SHARE = 0.25
 """Of the examples, those on which edits without a joint are measured."""
-READING_SHARE = 0.125
-"""Of the examples, those from which new units take their directions, and the diagonal of OBD by which
-connections are chosen; all are held at once."""
+DIAGONAL_SHARE = 0.125
+"""Of the examples, those for the diagonal of OBD by which connections are chosen; all are held at once."""
+DIRECTION_SHARE = 0.0625
+"""Of the examples, those from which new units take their directions; all are held at once. Directions of
+twice or four times as many promise no more, and take as many times longer."""
 
 GROWN = (AddUnits, SplitLayer, SplitBranch, GrowKernel, GrowConnections)
 """Kinds whose new parameters start without effect."""
@@ -62,7 +64,7 @@ def price(
     inputs: Tensor,
     targets: Tensor,
     curvature: Curvature = "sampled",
-    share: float = 0.5,
+    share: float = 0.25,
     batch_size: int = 64,
     seed: int = 0,
 ) -> list[PricedEdit]:
@@ -109,7 +111,7 @@ def price_with_gates(
     inputs: Tensor,
     targets: Tensor,
     curvature: Curvature = "sampled",
-    share: float = 0.5,
+    share: float = 0.25,
     batch_size: int = 64,
     seed: int = 0,
 ) -> tuple[GateStatistics, list[PricedEdit]]:
@@ -119,8 +121,9 @@ def price_with_gates(
     probe = Probe(inputs, targets)
     few = probe.first(max(1, round(MEASURED_SHARE * len(inputs))))
     needs_readings = any(isinstance(e, AddUnits) and e.directions != "random" for e in parts)
-    seen = probe.first(max(1, round(READING_SHARE * len(inputs))))
-    readings = layer_readings(model, genome, seen) if needs_readings else {}
+    seen = probe.first(max(1, round(DIAGONAL_SHARE * len(inputs))))
+    directing = probe.first(max(1, round(DIRECTION_SHARE * len(inputs))))
+    readings = layer_readings(model, genome, directing) if needs_readings else {}
     local = {e: LocalChange(model, genome, e, seen) for e in parts if _is_local(genome, e)}
     grown: dict[AnyEdit, Growth] = {
         e: Growth(model, genome, e, readings) for e in parts if isinstance(e, GROWN)
@@ -143,7 +146,8 @@ def price_with_gates(
         elif edit not in prices:
             before = mean_loss(model, *few) if before is None else before
             prices[edit] = _Price(mean_loss(inherit(model, genome, edit), *few) - before, 0.0, "measured")
-    return statistics, [_record(genome, edit, prices) for edit in wanted]
+    flop_changes = FlopChanges(genome)
+    return statistics, [_record(genome, e, prices, flop_changes.of(e)) for e in wanted]
 
 
 def _pass(
@@ -166,23 +170,27 @@ def _pass(
     with ChangeProbe(model, genome, joints) as changes:
         gates, locals_ = DerivativeSums(changes.width), DerivativeSums(len(local))
         growths = DerivativeSums(len(grown))
-        for number, (inputs, labels) in enumerate(batches):
+
+        def add(number: int, inputs: Tensor, labels: Tensor) -> None:  # what it holds, the next can use
             logits = changes.forward(inputs)
             seeds = loss_seeds(logits, labels, curvature, 1, generator)
             responses, values = changes.responses(logits, seeds), changes.values
             del logits
             gates.add(response.table for response in responses)
             if number >= used:
-                continue
+                return
             locals_.add(_columns([along(responses, c.differences(values)) for c in local.values()]))
             if number < used // 2:
                 for growth in grown.values():
                     growth.observe(values, responses)
-                continue
+                return
             if number == used // 2:
                 for growth in grown.values():
                     growth.settle()
             growths.add(_columns([along(responses, g.differences(values)) for g in grown.values()]))
+
+        for number, batch in enumerate(batches):
+            add(number, *batch)
         statistics = GateStatistics(*gates.mean(), changes.columns, changes.layer_columns)
     prices = {}
     for edit, slope, curve in zip(local, *_moments(locals_), strict=True):
@@ -239,9 +247,8 @@ def _on_parent(genome: Genome, trade: Trade) -> AnyEdit | None:
     return second
 
 
-def _record(genome: Genome, edit: AnyEdit, prices: Mapping[AnyEdit, _Price]) -> PricedEdit:
+def _record(genome: Genome, edit: AnyEdit, prices: Mapping[AnyEdit, _Price], flop_change: int) -> PricedEdit:
     parts = [prices[part] for part in _parts(genome, edit)]
-    flop_change = count_flops(edit.apply(genome)) - count_flops(genome)
     criterion = "sum" if isinstance(edit, Trade) else parts[0].criterion
     loss_change, promise = sum(p.loss_change for p in parts), sum(p.promise for p in parts)
     return PricedEdit(edit, loss_change, promise, flop_change, criterion)

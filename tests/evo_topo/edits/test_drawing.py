@@ -13,6 +13,7 @@ from evo_topo import count_flops
 from evo_topo import genome as genome_module
 from evo_topo.edits import (
     KINDS,
+    SITE_KINDS,
     STRUCTURAL_KINDS,
     Binarise,
     Debinarise,
@@ -36,7 +37,7 @@ from tests.strategies import EXAMPLES, Sketch, genomes, resnet, versatile
 
 @given(genome=genomes())
 def test_legal_edits_apply_and_differ(genome):
-    edits = list(legal_edits(genome))
+    edits = list(legal_edits(genome, STRUCTURAL_KINDS))
     assert len(set(edits)) == len(edits)
     assert all(edit.apply(genome) != genome for edit in edits)
 
@@ -58,8 +59,8 @@ def test_legal_edits_are_all_that_apply(name):
 
 @given(genome=st.one_of(genomes(), st.sampled_from(list(EXAMPLES)).map(lambda name: EXAMPLES[name]())))
 def test_what_is_found_legal_nearby_is_what_applies(genome):
-    for kind in STRUCTURAL_KINDS:
-        for edit in () if kind is Trade else kind.candidates(genome):
+    for kind in SITE_KINDS:
+        for edit in kind.candidates(genome):
             saves = kind is not Factorise or count_flops_after(edit, genome) < count_flops(genome)
             assert edit.is_legal(genome) == (applies(edit, genome) and saves), edit
 
@@ -70,8 +71,7 @@ def test_listing_looks_at_the_neighbourhood_of_each_site():
     for nodes in (100, 400):
         genome = residual_chain(nodes)
         with count_calls(genome_module, "infer_shape") as calls:
-            kinds = tuple([kind for kind in STRUCTURAL_KINDS if kind is not Trade])
-            assert sum(1 for _ in legal_edits(genome, kinds)) > nodes
+            assert sum(1 for _ in legal_edits(genome)) > nodes
         looked[nodes] = len(calls)
     assert looked[400] <= 5 * looked[100] + 5
 
@@ -123,7 +123,8 @@ def test_legal_edits_are_lazy(monkeypatch):
 
 @given(genome=genomes(), seed=st.integers(0, 99))
 def test_by_default_dense_real_networks_stay_so(genome, seed):
-    edits = list(legal_edits(genome))
+    edits = list(legal_edits(genome, STRUCTURAL_KINDS))
+    assert [edit for edit in edits if type(edit) is not Trade] == list(legal_edits(genome))
     kinds = {type(edit) for edit in legal_edits(genome, KINDS)}
     weighted = {PruneConnections, GrowConnections, Binarise, Debinarise}
     assert {type(edit) for edit in edits} == kinds - weighted

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from evo_topo.edits import (
+    STRUCTURAL_KINDS,
     Binarise,
     Debinarise,
     EditError,
@@ -76,7 +77,7 @@ def test_channel_wise_convolutions_prune_down_to_one_channel_and_grow_again(name
         assert relative_error(model(inputs), expected) < 1e-10
         edits += 1
     assert edits
-    for edit in legal_edits(genome):
+    for edit in legal_edits(genome, STRUCTURAL_KINDS):
         expected = expected_output(model, genome, edit, inputs)
         assert relative_error(inherit(model, genome, edit)(inputs), expected) < 1e-10
 
