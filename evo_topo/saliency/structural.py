@@ -43,7 +43,7 @@ DIAGONAL_SHARE = 0.125
 """Of the examples, those for the diagonal of OBD by which connections are chosen; all are held at once."""
 DIRECTION_SHARE = 0.0625
 """Of the examples, those from which new units take their directions; all are held at once. Twice
-as many take twice as long; their median promise was no larger, its mean between a tenth less and two fifths more."""
+as many take twice as long; the median promise was no larger, the mean a tenth less or two fifths more."""
 
 GROWN = (AddUnits, SplitLayer, SplitBranch, GrowKernel, GrowConnections)
 """Kinds whose new parameters start without effect."""
