@@ -39,6 +39,7 @@ from populations.individual import Individual
 from populations.lineage import Lineage
 from populations.memory import Memory
 from populations.orders import Order, Rival, Teacher, outcome_path, weights_path
+from populations.polish import PolishPlan
 from populations.progress import Progress, Report
 from populations.schedule import Finalists, Schedule
 from populations.selection import Judge
@@ -218,19 +219,26 @@ class Evolution:
         The founder for comparison trains beside them. Those that take longest come first: none is waited for
         alone.
         """
-        generation, examples = self.generation + 1, self.schedule.polish_examples(self.finalists)
-        phase, ids = "polishing the survivors", count(self.memory.first_id(generation))
-        births = [further_training(parent, next(ids), generation) for parent in self.finalists.promising]
+        generation, phase = self.generation + 1, "polishing the survivors"
+        plan, ids = PolishPlan(self.schedule, self.finalists), count(self.memory.first_id(generation))
+        promising, seconds = self.finalists.promising, self.schedule.polish_seconds
+        births = {parent.id: further_training(parent, next(ids), generation) for parent in promising}
+        waiting = sorted(promising, key=lambda parent: -seconds(parent, plan.first_examples))
         self._report(generation, len(births), phase)
         teacher = self._teacher() if self.config.distill else None
-        if self.config.compare and not (reference := self.reference_order(examples)).read_outcome():
-            self.crew.submit(reference)
-        seconds = [self.schedule.polish_seconds(parent, examples) for parent in self.finalists.promising]
-        for _, birth in sorted(zip(seconds, births, strict=True), key=lambda pair: -pair[0]):
-            self._submit(birth, examples, teacher=teacher)
-        while self.crew.is_busy:
-            self._wait(len(births), phase)
-        self._select(generation, births, is_polish=True)
+        if self.config.compare and not (order := self.reference_order(plan.first_examples)).read_outcome():
+            self.crew.submit(order)
+            plan.begin(order.id, self.schedule.reference_seconds(order.recipe.examples))
+        while waiting or self.crew.is_busy:
+            while waiting and self.crew.has_free_slot:
+                examples, parent = plan.examples(waiting), waiting.pop(0)
+                birth = births[parent.id]
+                self._submit(birth, examples, teacher=teacher)
+                if birth.id in self._underway:  # else the lineage holds it already
+                    plan.begin(birth.id, seconds(parent, examples))
+            if self.crew.is_busy:
+                plan.finish(self._wait(len(births), phase))
+        self._select(generation, list(births.values()), is_polish=True)
 
     def _teacher(self) -> Teacher:
         """The most accurate survivor, for those who are polished to learn from, and itself among them."""
@@ -254,9 +262,15 @@ class Evolution:
                 "was stopped while survivors were polished, finish it as it was before extending it"
             )
 
-    def _wait(self, children: int, phase: str | None = None) -> None:
-        """Stores whoever is developed next; reports on the generation, which has so many children."""
+    def _wait(self, children: int, phase: str | None = None) -> list[int]:
+        """Stores whoever is developed next; reports on the generation, which has so many children.
+
+        Returns:
+            The ids of the orders that are done.
+        """
+        done = []
         for order, outcome in self.crew.wait():
+            done.append(order.id)
             if order.id == REFERENCE_ID:  # its outcome stays on disk
                 continue
             birth = self._underway.pop(order.id)
@@ -265,6 +279,7 @@ class Evolution:
             self.memory.add(individual, birth.parent)
             outcome_path(self.lineage.run_dir, individual.id).unlink(missing_ok=True)
             self._report(self.generation + 1, children, phase)
+        return done
 
     def _select(self, generation: int, births: list[Birth], is_polish: bool = False) -> None:
         able = [child for b in births if (child := self.memory.individuals[b.id]).is_alive]

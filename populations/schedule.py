@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -13,8 +14,10 @@ from populations.breeding import scaled_examples
 from populations.config import Config
 from populations.individual import Individual
 from populations.memory import Memory
-from populations.timing import development_seconds, last_phases_seconds, most_that_fit
+from populations.timing import development_seconds, makespan, most_that_fit
 
+CROWDED = 1.15
+"""The founder was trained alone; beside others, which share memory and clock rate, it takes longer."""
 END_SECONDS = 5.0
 """Kept free at the end of a timed run for measuring the front on the test split."""
 
@@ -52,6 +55,12 @@ class Schedule:
         return time.perf_counter() - self._begun
 
     @property
+    def left(self) -> float:
+        """Seconds until the last phases must be done; infinite where there is no limit."""
+        minutes = self.config.minutes
+        return math.inf if minutes is None else 60 * minutes - END_SECONDS - self.elapsed
+
+    @property
     def child_seconds(self) -> float:
         """What a child takes, judged by the latest."""
         return fmean(individual.outcome.seconds for individual in self.memory.recent)
@@ -72,8 +81,7 @@ class Schedule:
         least = self.config.polish_examples
         if self.config.minutes is None:
             return least
-        left = 60 * self.config.minutes - END_SECONDS - self.elapsed
-        return most_that_fit(partial(self.last_seconds, finalists), left, least)
+        return most_that_fit(partial(self.last_seconds, finalists), self.left, least)
 
     def reference_examples(self, finalists: Finalists, polish_examples: int = 0) -> int:
         """Training examples of the founder for comparison: as many as the longest line of any survivor has.
@@ -90,11 +98,17 @@ class Schedule:
         """Seconds that a survivor takes in the polish, with so many examples before scaling."""
         return development_seconds(individual.outcome, self.scaled(examples, individual.genome))
 
+    def reference_seconds(self, examples: int) -> float:
+        """Seconds that training the founder for comparison takes beside the polish."""
+        crowded = 1.0 if self.slots == 1 else CROWDED
+        return crowded * development_seconds(self.memory.individuals[0].outcome, examples)
+
     def last_seconds(self, finalists: Finalists, examples: int) -> float:
         """Seconds that the last phases take with so many examples of polish, before scaling."""
-        reference = self.reference_examples(finalists, examples) if self.config.compare else 0
-        founder, polish = self.memory.individuals[0], partial(self.scaled, examples)
-        return last_phases_seconds(finalists.promising, founder, polish, reference, self.slots)
+        tasks = [self.polish_seconds(individual, examples) for individual in finalists.promising]
+        if self.config.compare:
+            tasks.append(self.reference_seconds(self.reference_examples(finalists, examples)))
+        return makespan(tasks, self.slots)
 
     def reserve(self, finalists: Finalists) -> float:
         """Seconds that are kept for the last phases."""

@@ -4,44 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from evo_topo.genome import Genome
-from populations.individual import Individual, Outcome
-
-CROWDED = 1.15
-"""The founder was trained alone; beside others, which share memory and clock rate, it takes longer."""
+from populations.individual import Outcome
 
 
-def last_phases_seconds(
-    population: Sequence[Individual],
-    founder: Individual,
-    polish_examples: Callable[[Genome], int],
-    reference_examples: int,
-    slots: int,
-) -> float:
-    """Seconds that polishing, and training the founder for comparison beside it, will take.
-
-    Args:
-        population: Who is polished.
-        founder: The founder as it was developed.
-        polish_examples: Training examples of a network in the polish.
-        reference_examples: Training examples of the founder for comparison; 0 where there is none.
-        slots: Children developed at once.
-    """
-    tasks = [development_seconds(i.outcome, polish_examples(i.genome)) for i in population]
-    if reference_examples:
-        crowded = 1.0 if slots == 1 else CROWDED
-        tasks.append(crowded * development_seconds(founder.outcome, reference_examples))
-    return makespan(tasks, slots)
-
-
-def makespan(tasks: Sequence[float], slots: int) -> float:
+def makespan(tasks: Sequence[float], slots: int, busy: Sequence[float] = ()) -> float:
     """Seconds until the last of some tasks is done, where each free slot takes the longest that is left.
 
     Args:
         tasks: Seconds of each.
         slots: Tasks done at once.
+        busy: Seconds for which slots are taken already; at most one entry per slot.
     """
-    ends = [0.0] * slots
+    ends = [*busy, *[0.0] * (slots - len(busy))]
     for seconds in sorted(tasks, reverse=True):
         ends[ends.index(min(ends))] += seconds
     return max(ends)

@@ -76,6 +76,11 @@ class Crew:
         return bool(self._running)
 
     @property
+    def has_free_slot(self) -> bool:
+        """Whether an order would be taken up at once."""
+        return len(self._running) < len(self.slots.devices)
+
+    @property
     def has_room(self) -> bool:
         """Whether an order would be taken up soon: one may wait, so that no worker ever does."""
         return len(self._running) <= len(self.slots.devices)

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from populations.founders import conv_net
 from populations.individual import Individual, Outcome
 from populations.memory import Memory
-from populations.schedule import END_SECONDS, Finalists, Schedule
+from populations.schedule import CROWDED, END_SECONDS, Finalists, Schedule
 from tests.small import small_config, small_founder
 
 SMALL = conv_net((1, 8, 8), 10, (2, 2), (1, 2))
@@ -49,6 +49,16 @@ def test_the_polish_fills_the_time_that_is_left(compare):
     examples = plan.polish_examples(finalists)
     left = 600 - 200 - END_SECONDS
     assert 0.97 * left < plan.last_seconds(finalists, examples) <= left
+
+
+@pytest.mark.parametrize(
+    ("slots", "expected"), [(1, 2 * 6.0 + 21.0), (2, CROWDED * 21.0), (8, CROWDED * 21.0)]
+)
+def test_the_founder_for_comparison_trains_beside_the_polish(slots, expected):
+    plan, finalists = schedule(slots=slots, example_exponent=0.0, compare=True)
+    assert plan.reference_examples(finalists, 500) == 2000  # 10 s per 1,000 examples, and 1 s besides
+    polished = Finalists(finalists.population, finalists.promising * 2)
+    assert plan.last_seconds(polished, 500) == pytest.approx(expected)
 
 
 def test_the_founder_for_comparison_sees_as_many_examples_as_the_longest_line():

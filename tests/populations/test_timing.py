@@ -1,33 +1,27 @@
 import pytest
 
-from populations.individual import Individual, Outcome
-from populations.timing import CROWDED, last_phases_seconds, most_that_fit
-from tests.small import small_founder
+from populations.individual import Outcome
+from populations.timing import development_seconds, makespan, most_that_fit
 
 
-def individual(seconds: float) -> Individual:
-    outcome = Outcome("ok", examples=100, seconds=seconds + 0.5, training_seconds=seconds)
-    return Individual(0, None, 0, None, small_founder(), None, None, 0, 0, 0.0, outcome)
-
-
-@pytest.mark.parametrize(
-    ("slots", "expected"),
-    [
-        (1, 10.5 + 20.5 + 60.5),  # one after the other
-        (2, CROWDED * 60.5),  # all others fit beside the reference
-        (8, CROWDED * 60.5),  # no more slots help the longest
-    ],
-)
-def test_the_longest_bounds_the_last_phases(slots, expected):
-    population = [individual(1.0), individual(2.0)]
-    seconds = last_phases_seconds(population, individual(3.0), lambda _: 1000, 2000, slots)
-    assert seconds == pytest.approx(expected)
+@pytest.mark.parametrize(("slots", "expected"), [(1, 9.0), (2, 6.0), (8, 6.0)])
+def test_the_longest_bounds_them_all(slots, expected):
+    assert makespan([1.0, 6.0, 2.0], slots) == expected
 
 
 def test_slots_take_the_longest_first_and_the_last_one_counts():
-    population = [individual(seconds) for seconds in (5.0, 4.0, 3.0, 3.0, 3.0)]
-    seconds = last_phases_seconds(population, individual(3.0), lambda _: 100, 0, 2)
-    assert seconds == pytest.approx(4.5 + 3.5 + 3.5)  # beside 5 and 3: not half of the sum
+    assert makespan([3.0, 5.0, 3.0, 4.0, 3.0], 2) == 4.0 + 3.0 + 3.0  # beside 5 and 3: not half of the sum
+
+
+def test_tasks_wait_for_slots_that_are_taken():
+    assert makespan([2.0], 2, busy=[5.0]) == 5.0
+    assert makespan([2.0], 2, busy=[5.0, 4.0]) == 6.0
+    assert makespan([], 2, busy=[1.0]) == 1.0
+
+
+def test_only_training_takes_longer_with_more_examples():
+    outcome = Outcome("ok", examples=100, seconds=3.5, training_seconds=3.0)
+    assert development_seconds(outcome, 1000) == pytest.approx(0.5 + 30.0)
 
 
 @pytest.mark.parametrize(("limit", "at_least"), [(100.0, 1), (100.0, 700), (3.0, 50), (1e6, 10)])
