@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -118,3 +119,10 @@ assert child.fingerprint != genome.fingerprint and count_flops(child) and list(l
 
 def test_the_torch_part_loads_on_first_use():
     assert "torch" in loaded_after("from evo_topo import build")
+
+
+def test_every_package_is_installed():
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        listed = tomllib.load(file)["tool"]["setuptools"]["packages"]
+    packages = {name for name, path in modules().items() if path.name == "__init__.py"}
+    assert set(listed) == packages

@@ -8,8 +8,8 @@ from typing import ClassVar, Protocol, Self, TypeVar
 import msgspec
 from msgspec import Struct
 
+from evo_topo.channels import channel_origins
 from evo_topo.genome import Genome
-from evo_topo.units import channel_origins
 
 T = TypeVar("T")
 

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Self
 import msgspec
 from msgspec import Meta
 
+from evo_topo.channels import route_channels
 from evo_topo.edits.base import Edit, EditError, RandomSource, applies
 from evo_topo.edits.connection_edits import reading_other_channels
 from evo_topo.edits.layer_edits import layer_chain
@@ -36,7 +37,7 @@ from evo_topo.ops import (
     Output,
     Shape,
 )
-from evo_topo.units import is_maker, mixes_units, route_channels
+from evo_topo.units import is_maker, mixes_units
 
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 

@@ -9,12 +9,13 @@ from typing import Annotated, ClassVar, Self
 from msgspec import Meta
 from msgspec.structs import replace
 
+from evo_topo.channels import channel_origins, selected_channels
 from evo_topo.edits.base import Edit, EditError, RandomSource, applies, shuffled
 from evo_topo.edits.connection_edits import reading_other_channels
 from evo_topo.edits.surgery import is_roomy, with_ops
 from evo_topo.genome import Genome
 from evo_topo.ops import AnyOp, Layer, Linear, Select
-from evo_topo.units import UnitGroup, channel_origins, selected_channels, unit_table
+from evo_topo.units import UnitGroup, unit_table
 
 UnitSets = tuple[tuple[str, tuple[Annotated[int, Meta(ge=0)], ...]], ...]
 """Units by group: ``(("conv1", (0, 3)), ("conv4", (2,)))``."""

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from evo_topo.genome import Genome
-from evo_topo.mutation import MOST_OF_GROUP
 from evo_topo.prices import JointOrder, PricedEdit, Prices, UnitPrices
 from evo_topo.saliency.joint import MacLedger, removals
 from evo_topo.saliency.obd import GateStatistics
+from evo_topo.unit_choice import MOST_OF_GROUP
 
 JOINT_ORDERS = 4
 """Orders over all groups in a price list: siblings that draw different ones differ in where they cut."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from evo_topo.channels import channel_origins
 from evo_topo.cost import count_macs
 from evo_topo.curvature import Curvature
 from evo_topo.edits import EditError, PruneUnits
@@ -15,7 +16,7 @@ from evo_topo.inheritance import inherit
 from evo_topo.saliency.joint import cheapest_units
 from evo_topo.saliency.obd import GateStatistics, cautious_saliency, gate_statistics
 from evo_topo.saliency.reconstruction import reconstruct
-from evo_topo.units import channel_origins, unit_table
+from evo_topo.units import unit_table
 
 
 class Pruned(NamedTuple):

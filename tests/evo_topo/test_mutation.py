@@ -30,9 +30,10 @@ from evo_topo.edits import (
     legal_layer_edits,
 )
 from evo_topo.genome import Genome
-from evo_topo.mutation import MOST_OF_GROUP, propose, random_prices, rivals
+from evo_topo.mutation import propose, random_prices, rivals
 from evo_topo.ops import Add, Concat
 from evo_topo.prices import PricedEdit, Prices, UnitPrices
+from evo_topo.unit_choice import MOST_OF_GROUP
 from evo_topo.units import unit_table
 from tests.strategies import EXAMPLES, Sketch, genomes, resnet, versatile
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 
 from evo_topo.ops import Conv, Linear, Output
-from evo_topo.units import channel_origins, mixes_units, unit_table
+from evo_topo.units import mixes_units, unit_table
 from tests.reference import find_components, is_fixed
 from tests.strategies import EXAMPLES, genomes, resnet
 
@@ -103,21 +103,6 @@ def test_mixing_layers():
     genome = EXAMPLES["squeeze_excitation"]()
     kinds = {node.name: mixes_units(node) for node in genome.nodes if isinstance(node.op, Conv)}
     assert [name for name, mixes in kinds.items() if not mixes] == ["conv7"]
-
-
-@given(genome=genomes())
-def test_no_change_keeps_every_channel(genome):
-    widths = {name: range(group.width) for name, group in unit_table(genome).groups.items()}
-    for unit_map in ({}, widths):
-        for name, channels in channel_origins(genome, unit_map).items():
-            assert channels == list(range(genome.shapes[name][0]))
-
-
-def test_copies_stand_behind_their_unit():
-    origins = channel_origins(EXAMPLES["flat_tied"](), {"conv1": [0, 1, 1]})
-    assert origins["conv1"] == [0, 1, 1]
-    assert origins["flatten7"] == [*range(12), *range(6, 12)]
-    assert origins["flatten7"] == origins["linear9"] == origins["add10"]
 
 
 def test_table_is_computed_once():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evo_topo.cost import count_macs
-from evo_topo.mutation import MOST_OF_GROUP, propose
+from evo_topo.mutation import propose
 from evo_topo.prices import JointOrder, Prices
 from evo_topo.saliency import (
     GateProbe,
@@ -19,6 +19,7 @@ from evo_topo.saliency import (
 )
 from evo_topo.saliency.pricing import JOINT_ORDERS
 from evo_topo.saliency.pruning import as_edit
+from evo_topo.unit_choice import MOST_OF_GROUP
 from tests.reference import random_inputs, randomised
 from tests.strategies import EXAMPLES, genomes, marked_genomes, resnet
 

@@ -3,12 +3,13 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from evo_topo.channels import channel_origins
 from evo_topo.edits import EditError, PruneUnits
 from evo_topo.inheritance import inherit
 from evo_topo.ops import Norm, is_plain
 from evo_topo.saliency import reconstruct, reconstruction
 from evo_topo.saliency.changes import in_common
-from evo_topo.units import channel_origins, mixes_units, unit_table
+from evo_topo.units import mixes_units, unit_table
 from tests.reference import evaluate_nodes, random_inputs, randomised, relative_error
 from tests.strategies import EXAMPLES, Sketch, genomes, marked_genomes
 
