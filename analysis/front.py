@@ -12,6 +12,7 @@ founder add nothing, and the founder alone scores 0.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import accumulate
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -181,7 +182,7 @@ def _draw_individuals(axes: Axes, info: FrontInfo) -> None:
 
 def _draw_final_front(axes: Axes, info: FrontInfo) -> None:
     x, y = [p.flops for p in info.front], [p.accuracy for p in info.front]
-    axes.step(x, y, where="post", color=INK, linewidth=1.2)
+    axes.step(x, list(accumulate(y, max)), where="post", color=INK, linewidth=1.2)
     axes.plot(x, y, "o", color=INK, markersize=5, label="front of the final population (#id)")
     _label_front(axes, info.front)
     if info.founder is not None:

@@ -32,15 +32,15 @@ PRESETS: dict[PresetName, Preset] = {
         Config(
             preset="digits",
             recipe=Recipe(
-                examples=4000, batch_size=64, learning_rate=0.05, crop_padding=1, label_smoothing=0.1
+                examples=2500, batch_size=64, learning_rate=0.05, crop_padding=1, label_smoothing=0.1
             ),
-            generations=7,
+            generations=12,
             parents=10,
             offspring=5,
             growth=0.1,
             train_on=0.05,
             screened=2,
-            probe_examples=1000,
+            probe_examples=500,
             example_exponent=0.25,
             founder_examples=7000,
             polish_examples=30_000,

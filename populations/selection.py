@@ -14,7 +14,6 @@ from populations.fitness import (
     Member,
     chance_of,
     estimated_accuracies,
-    fold_accuracy,
     pareto_front,
     spread_front,
 )
@@ -72,8 +71,7 @@ class Judge:
     ) -> list[Individual]:
         """Who survives the polish: all who were polished, then the best of the others.
 
-        Those on the front by measured accuracy may not be so by what their losses let expect, and the front
-        that a run reports is made of them alone.
+        The front that a run reports is made of them alone: others trained for less long.
 
         Args:
             polished: Who trained on for longer.
@@ -86,9 +84,8 @@ class Judge:
         return [*polished, *(i for i in survivors if i.id not in ids)][: self.config.parents]
 
     def front(self, population: Sequence[Individual]) -> list[Individual]:
-        """The Pareto front by accuracies as measured on all validation examples, by rising FLOPs."""
-        floor = self.config.accuracy_floor
-        pairs = [(individual, fold_accuracy(individual, self.num_validation)) for individual in population]
+        """The Pareto front by accuracies drawn towards what the losses let expect, by rising FLOPs."""
+        floor, pairs = self.config.accuracy_floor, self._estimated(population)
         able = [pair for pair in pairs if pair[1] >= floor] or pairs
         return [individual for individual, _ in pareto_front(able, _accuracy, _flops)]
 
