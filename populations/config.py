@@ -61,16 +61,16 @@ class Config:
     """Largest learning rate of a child that is bred, as a share of the recipe's."""
 
     founder_examples: int = 10_000
-    """Training examples that the founder sees before the first generation."""
+    """Training examples that the founder sees first; fewer where that is over a fifth of a timed run."""
 
     polish_examples: int = 20_000
-    """Training examples that each survivor sees after the last generation; 0 for none."""
+    """Training examples of each survivor after the last generation, 0 for none; timed runs ask the clock."""
 
     polished: int = 6
     """Most survivors that are trained on after the last generation: those that span the front."""
 
     polish_share: float = 0.5
-    """Share of a timed run that is left for them; they train for as long as it allows, at least as above."""
+    """Share of a timed run that is left for them; they train for as long as it allows."""
 
     distill: float = 0.0
     """Share of their loss that is the distance from the answers of the best network so far; 0 for none."""

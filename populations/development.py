@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import random
@@ -22,6 +23,7 @@ from evo_topo.inheritance import Probe
 from evo_topo.mutation import random_prices
 from evo_topo.phenotype import build
 from evo_topo.prices import Prices
+from evo_topo.recipe import Recipe
 from evo_topo.saliency import magnitude_prices, mean_loss, obd_prices, price_with_gates
 from evo_topo.task import Task, load_task
 from evo_topo.training import Diverged, Stopped, train
@@ -30,6 +32,9 @@ from populations.config import Criterion
 from populations.individual import Outcome, Status
 from populations.orders import DATA, Order, outcome_path, weights_path
 from populations.weights import load_weights, save_weights, sync
+
+TRIAL_EXAMPLES = 2048
+"""What the speed of a training is told by, where it has a limit."""
 
 
 def develop(order: Order, device: str) -> Outcome:
@@ -57,6 +62,8 @@ def _trained(order: Order, child: Conception, task: Task, device: torch.device, 
     run_dir, (genome, model) = Path(order.run_dir), child[:2]
     probe = probe_split(task, order.probe_examples)
     recipe = dataclasses.replace(order.recipe, examples=child.examples)
+    if order.seconds is not None:
+        recipe = _in_time(recipe, order.seconds, model, task, order.seed, device)
     try:
         result = train(model, task, recipe, order.seed, device, _teaching(order, task, device), order.hurdle)
     except Stopped as stop:
@@ -88,6 +95,18 @@ def _trained(order: Order, child: Conception, task: Task, device: torch.device, 
     )
     _write_durably(outcome_path(run_dir, order.id), msgspec.json.encode(outcome))
     return outcome
+
+
+def _in_time(
+    recipe: Recipe, seconds: float, model: nn.Module, task: Task, seed: int, device: torch.device
+) -> Recipe:
+    """The recipe with no more examples than fit into some seconds, by what a few take a copy."""
+    few = min(recipe.examples, TRIAL_EXAMPLES)
+    for examples in (recipe.batch_size, few):  # the first batch loads and allocates what the others use
+        trial = dataclasses.replace(recipe, examples=examples)
+        took = train(copy.deepcopy(model), task, trial, seed, device).seconds
+    most = max(few, int(few * seconds / took))
+    return dataclasses.replace(recipe, examples=min(recipe.examples, most))
 
 
 def _stopped(child: Conception, stop: Stopped, device: torch.device, started: float) -> Outcome:

@@ -16,8 +16,6 @@ from itertools import count
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
-from deap import tools
 
 from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
@@ -28,21 +26,19 @@ from populations.breeding import (
     breed,
     derive_seed,
     further_training,
-    make_toolbox,
     order_for,
 )
 from populations.calibrating import calibration_from, outlook_from
 from populations.config import Config
 from populations.fitness import Member
+from populations.generations import Generations
 from populations.hurdles import Outlook, hurdle_for
-from populations.individual import Individual
 from populations.lineage import Lineage
 from populations.memory import Memory
-from populations.orders import Order, Rival, Teacher, outcome_path, weights_path
+from populations.orders import Order, Rival, Teacher, outcome_path
 from populations.polish import PolishPlan
 from populations.progress import Progress, Report
-from populations.schedule import Finalists, Schedule
-from populations.selection import Judge
+from populations.schedule import Schedule
 from populations.workers import Crew, Slots
 
 REFERENCE_ID = -1
@@ -90,54 +86,28 @@ class Evolution:
     ) -> None:
         self.config = config
         self.founder = founder
-        self.judge = Judge(config, num_validation)
         self.lineage = lineage
         self.crew = Crew(slots)
         self.report = report
         self.memory = Memory(lineage.individuals())
+        self.generations = Generations(config, founder, num_validation, lineage, self.memory)
+        spent = max(lineage.seconds().values(), default=0.0)
+        self.schedule = Schedule(config, founder, self.memory, len(slots.devices), spent)
         self._underway: dict[int, Birth] = {}
         self._parents: list[Member] = []  # of children with this source and generation:
         self._parents_of = (-1, -1)
         self._calibration = Calibration()
         self._outlook: Outlook | None = None
-        self.populations = lineage.populations()
-        spent = max(lineage.seconds().values(), default=0.0)
-        self.schedule = Schedule(config, founder, self.memory, len(slots.devices), spent)
-        self.toolbox = make_toolbox(config)
-        self.statistics = tools.MultiStatistics(
-            accuracy=tools.Statistics(lambda individual: individual.outcome.accuracy),
-            flops=tools.Statistics(lambda individual: individual.flops),
-        )
-        for name, function in (("min", np.min), ("median", np.median), ("max", np.max)):
-            self.statistics.register(name, function)
-        self.logbook = tools.Logbook()
-        for generation in self.populations:
-            self._record(generation)
-        self._judge_population()
-
-    @property
-    def generation(self) -> int:
-        """The last finished generation; -1 before the founder is developed."""
-        return next(reversed(self.populations), -1)
-
-    @property
-    def population(self) -> list[Individual]:
-        """The survivors of the last finished generation, by id."""
-        return [self.memory.individuals[i] for i in self.populations.get(self.generation, [])]
-
-    def front(self) -> list[Individual]:
-        """The population's Pareto front, by rising FLOPs."""
-        return list(self._front)
 
     def run(self) -> None:
         """Evolves until the generations are done or the time is up, then polishes the survivors."""
-        if self.generation < 0:
+        if self.generations.last < 0:
             self._found()
         last = self.config.generations
-        if last is None or self.generation < last:
+        if last is None or self.generations.last < last:
             outcome_path(self.lineage.run_dir, REFERENCE_ID).unlink(missing_ok=True)  # lines grow longer
             self._evolve()
-        if self.config.polish_examples and self.generation not in self.lineage.polished():
+        if self.config.polish_examples and self.generations.last not in self.lineage.polished():
             self._polish()
 
     def _found(self) -> None:
@@ -148,17 +118,17 @@ class Evolution:
         founder = self.memory.individuals[0]
         if not founder.is_alive:
             raise EvolutionError(f"the founder could not be trained: {founder.outcome.reason}")
-        self._finish_generation(0, [founder])
+        self.generations.finish(0, [founder], self.schedule.elapsed)
 
     def _evolve(self) -> None:
         """Breeds whenever a worker has room and the population to breed from is known."""
         waiting: deque[Birth] = deque()  # bred, and not selected upon yet
-        self.memory.know_all_before(self.generation + 1)
+        self.memory.know_all_before(self.generations.last + 1)
         places = self._places()
         place = next(places, None)
-        self._report(self.generation + 1, self.config.offspring)
+        self._report(self.generations.last + 1, self.config.offspring)
         while place or waiting:
-            while place and self.crew.has_room and place.source <= self.generation:
+            while place and self.crew.has_room and place.source <= self.generations.last:
                 waiting.append(self._breed(place))
                 self._submit(waiting[-1], self.config.recipe.examples, self.config.inherited_rate)
                 place = next(places, None)
@@ -168,14 +138,14 @@ class Evolution:
 
     def _places(self) -> Iterator[Place]:
         """Every child to come, as long as there are generations or there is time for it."""
-        config, first = self.config, self.generation + 1
+        config, first = self.config, self.generations.last + 1
         base = max(self.lineage.polished(), default=0)
         ids = count(self.memory.first_id(first))
         for generation in (
             count(first) if config.generations is None else range(first, config.generations + 1)
         ):
             for index in range(config.offspring):
-                if not self.schedule.has_time(self.finalists):
+                if not self.schedule.has_time(self.generations.finalists):
                     return
                 behind = max(0, math.ceil((config.ahead - index) / config.offspring))
                 yield Place(next(ids), generation, max(base, generation - 1 - behind))
@@ -183,14 +153,15 @@ class Evolution:
     def _breed(self, place: Place) -> Birth:
         """Plans a child of the population that its place names."""
         if self._parents_of != (place.source, place.generation):
-            parents = [self.memory.individuals[i] for i in self.populations[place.source]]
-            self._parents = self.judge.parents(parents, place.generation)
+            parents = self.generations.population_of(place.source)
+            self._parents = self.generations.judge.parents(parents, place.generation)
             self._parents_of = (place.source, place.generation)
             lessons = self.memory.lessons_until(place.source)
             self._calibration, self._outlook = calibration_from(lessons), outlook_from(lessons)
         ceiling = math.inf if self.config.ceiling is None else self.config.ceiling * count_flops(self.founder)
-        members, learned, known = self._parents, self._calibration, self.memory.known
-        birth = breed(self.config, self.toolbox, members, ceiling, place.id, place.generation, learned, known)
+        toolbox, members = self.generations.toolbox, self._parents
+        learned, known = self._calibration, self.memory.known
+        birth = breed(self.config, toolbox, members, ceiling, place.id, place.generation, learned, known)
         known |= {option.genome.fingerprint for option in birth.options}
         return birth._replace(hurdle=self._hurdle_for(birth))
 
@@ -211,7 +182,7 @@ class Evolution:
                 return
             for _ in births:
                 waiting.popleft()
-            self._select(generation, births)
+            self.generations.select(generation, [birth.id for birth in births], self.schedule.elapsed)
 
     def _polish(self) -> None:
         """One more generation, in which every promising survivor has a child that trains on for longer.
@@ -219,11 +190,13 @@ class Evolution:
         The founder for comparison trains beside them. Those that take longest come first: none is waited for
         alone.
         """
-        generation, phase = self.generation + 1, "polishing the survivors"
-        plan, ids = PolishPlan(self.schedule, self.finalists), count(self.memory.first_id(generation))
-        promising, seconds = self.finalists.promising, self.schedule.polish_seconds
-        births = {parent.id: further_training(parent, next(ids), generation) for parent in promising}
-        waiting = sorted(promising, key=lambda parent: -seconds(parent, plan.first_examples))
+        generation, phase = self.generations.last + 1, "polishing the survivors"
+        finalists, ids = self.generations.finalists, count(self.memory.first_id(generation))
+        plan, seconds = PolishPlan(self.schedule, finalists), self.schedule.polish_seconds
+        births = {
+            parent.id: further_training(parent, next(ids), generation) for parent in finalists.promising
+        }
+        waiting = sorted(finalists.promising, key=lambda parent: -seconds(parent, plan.first_examples))
         self._report(generation, len(births), phase)
         teacher = self._teacher() if self.config.distill else None
         if self.config.compare and not (order := self.reference_order(plan.first_examples)).read_outcome():
@@ -238,11 +211,12 @@ class Evolution:
                     plan.begin(birth.id, seconds(parent, examples))
             if self.crew.is_busy:
                 plan.finish(self._wait(len(births), phase))
-        self._select(generation, list(births.values()), is_polish=True)
+        children = [birth.id for birth in births.values()]
+        self.generations.select(generation, children, self.schedule.elapsed, is_polish=True)
 
     def _teacher(self) -> Teacher:
         """The most accurate survivor, for those who are polished to learn from, and itself among them."""
-        best = self._front[-1]
+        best = self.generations.front[-1]
         return Teacher(best.id, best.genome.to_json(), best.outcome.weights_sha256, self.config.distill)
 
     def _submit(self, birth: Birth, examples: int, rate: float = 1.0, teacher: Teacher | None = None) -> None:
@@ -253,7 +227,8 @@ class Evolution:
             scaled = partial(self.schedule.scaled, examples)
             order = order_for(birth, self.config, self.lineage.run_dir, scaled(birth.genome), rate, teacher)
             rivals = [Rival(rival.edit.to_json(), scaled(rival.genome)) for rival in birth.rivals]
-            self.crew.submit(msgspec.structs.replace(order, rivals=tuple(rivals)))
+            seconds = self.schedule.founder_seconds if birth.parent is None else None
+            self.crew.submit(msgspec.structs.replace(order, rivals=tuple(rivals), seconds=seconds))
             return
         parent = None if birth.parent is None else birth.parent.id
         if stored.parent != parent or stored.edit not in [option.edit for option in birth.options]:
@@ -278,54 +253,8 @@ class Evolution:
             self.lineage.add(individual)
             self.memory.add(individual, birth.parent)
             outcome_path(self.lineage.run_dir, individual.id).unlink(missing_ok=True)
-            self._report(self.generation + 1, children, phase)
+            self._report(self.generations.last + 1, children, phase)
         return done
-
-    def _select(self, generation: int, births: list[Birth], is_polish: bool = False) -> None:
-        able = [child for b in births if (child := self.memory.individuals[b.id]).is_alive]
-        if is_polish:
-            survivors = self.judge.select_polished(able, self.population, generation, self.toolbox)
-        else:
-            survivors = self.judge.select([*self.population, *able], generation, self.toolbox)
-        self._finish_generation(generation, survivors, is_polish)
-
-    def _finish_generation(
-        self, generation: int, survivors: list[Individual], is_polish: bool = False
-    ) -> None:
-        """Stores who survived, then removes the weights that nobody will be bred from any more."""
-        ids = sorted({individual.id for individual in survivors})
-        self.lineage.set_population(generation, ids, self.schedule.elapsed, is_polish)
-        self.populations[generation] = ids
-        self._record(generation)
-        reach = 1 + math.ceil(self.config.ahead / self.config.offspring)
-        sources = range(generation if is_polish else generation - reach, generation + 1)
-        kept = {i for source in sources for i in self.populations.get(source, [])}
-        for path in weights_path(self.lineage.run_dir, 0).parent.glob("*.safetensors"):
-            owner = self.memory.individuals.get(int(path.stem)) if path.stem.isdigit() else None
-            if owner is not None and owner.generation <= generation and owner.id not in kept:
-                path.unlink()
-        self.memory.forget(generation, kept)
-        self._judge_population()
-
-    def _judge_population(self) -> None:
-        """Finds who is on the front and who spans it: once, because every report and every deadline asks.
-
-        Once survivors are polished, the others stand back: a front of both would compare unlike things.
-        """
-        population = self.population
-        phases = self.lineage.polished()
-        polished = [i for i in population if i.generation in phases]
-        self._front = self.judge.front(polished or population) if population else []
-        others = [i for i in population if i.genome != self.founder]  # which has a test of its own
-        able = others if self.config.compare and others else population
-        self.finalists = Finalists(population, self.judge.promising(able) if able else [])
-
-    def _record(self, generation: int) -> None:
-        """Adds a finished generation to DEAP's logbook."""
-        survivors = [self.memory.individuals[i] for i in self.populations[generation]]
-        self.logbook.record(
-            generation=generation, children=self.memory.born[generation], **self.statistics.compile(survivors)
-        )
 
     def reference_order(self, polish_examples: int = 0) -> Order:
         """The founder for comparison: trained in one go, as long as the longest line of any survivor.
@@ -334,7 +263,7 @@ class Evolution:
             polish_examples: Training examples that the survivors are still going to see, before scaling.
         """
         birth = Birth(REFERENCE_ID, 0, None, None, self.founder, None)
-        examples = self.schedule.reference_examples(self.finalists, polish_examples)
+        examples = self.schedule.reference_examples(self.generations.finalists, polish_examples)
         order = order_for(birth, self.config, self.lineage.run_dir, examples)
         seed = derive_seed(self.config.seed, "child", 0)  # it begins with the founder's weights
         # nobody breeds from it, so the price list that costs nothing will do
@@ -342,10 +271,11 @@ class Evolution:
 
     def report_phase(self, phase: str) -> None:
         """Reports what is being done after the last generation."""
-        self._report(self.generation, max(1, self.memory.born[self.generation]), phase)
+        self._report(self.generations.last, max(1, self.memory.born[self.generations.last]), phase)
 
     def _report(self, generation: int, children: int, phase: str | None = None) -> None:
-        front = [(i.id, i.outcome.accuracy or 0.0, i.flops) for i in self._front]
+        front = [(i.id, i.outcome.accuracy or 0.0, i.flops) for i in self.generations.front]
+        done, finalists = self.generations.last, self.generations.finalists
         self.report(
             Progress(
                 phase=phase or ("evolving" if generation else "training the founder"),
@@ -358,6 +288,6 @@ class Evolution:
                 best_accuracy=max((accuracy for _, accuracy, _ in front), default=0.0),
                 front=front,
                 elapsed=self.schedule.elapsed,
-                remaining=self.schedule.remaining(self.finalists, self.generation, generation, children),
+                remaining=self.schedule.remaining(finalists, done, generation, children),
             )
         )

@@ -62,6 +62,7 @@ class Order(Struct, frozen=True):
         rivals: Other mutations; of all, the one is trained that costs least for what it saves.
         teacher: Whom it learns from beside the targets.
         hurdle: The most that its halfway loss may be, or it is stopped there; None for no limit.
+        seconds: For how long it may train: on as many of the recipe's examples as fit; None for no limit.
     """
 
     id: int
@@ -77,6 +78,7 @@ class Order(Struct, frozen=True):
     rivals: tuple[Rival, ...] = ()
     teacher: Teacher | None = None
     hurdle: float | None = None
+    seconds: float | None = None
 
     def read_outcome(self) -> Outcome | None:
         """The outcome that a worker left on disk, if it finished."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from populations.individual import Individual
 from populations.schedule import Finalists, Schedule
-from populations.timing import makespan, most_that_fit
+from populations.timing import makespan
 
 
 class PolishPlan:
@@ -54,4 +54,4 @@ class PolishPlan:
             tasks = [pace * schedule.polish_seconds(individual, examples) for individual in waiting]
             return makespan(tasks, schedule.slots, busy)
 
-        return most_that_fit(last_seconds, schedule.left, schedule.config.polish_examples)
+        return schedule.most_examples(last_seconds)

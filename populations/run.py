@@ -121,9 +121,9 @@ def evolve(
             evolution = Evolution(
                 config, founder, len(data.validation.targets), lineage, slots, report or _silent
             )
-            before = evolution.generation
+            before = evolution.generations.last
             evolution.run()
-            finished = evolution.generation == before and (run_dir / FRONT).exists()
+            finished = evolution.generations.last == before and (run_dir / FRONT).exists()
             result = _read_result(evolution, run_dir) if finished else _finish(evolution, run_dir)
         except BaseException:  # what they are at is no longer wanted; otherwise they idle for the next run
             stop_workers()
@@ -209,7 +209,7 @@ def _check_fit(founder: Genome, task: Task) -> None:
 
 def _finish(evolution: Evolution, run_dir: Path) -> Result:
     """Reads the test split, once, for the front and for the founder for comparison, if there is one."""
-    front = evolution.front()
+    front = evolution.generations.front
     reference = _reference(evolution, run_dir) if evolution.config.compare else None
     evolution.report_phase("measuring on the test split")
     measured = front if reference is None else [*front, reference]
@@ -223,7 +223,7 @@ def _finish(evolution: Evolution, run_dir: Path) -> Result:
     _write(run_dir / FRONT, json.dumps([entry._asdict() for entry in entries], indent=1))
     weights_path(run_dir, REFERENCE_ID).unlink(missing_ok=True)
     outcome_path(run_dir, REFERENCE_ID).unlink(missing_ok=True)
-    return Result(run_dir, entries, founder, examples, evolution.logbook)
+    return Result(run_dir, entries, founder, examples, evolution.generations.logbook)
 
 
 def _reference(evolution: Evolution, run_dir: Path) -> Individual:
@@ -246,10 +246,10 @@ def _read_result(evolution: Evolution, run_dir: Path) -> Result:
     try:
         front = [Entry(**entry) for entry in json.loads((run_dir / FRONT).read_text())]
         if not evolution.config.compare:
-            return Result(run_dir, front, None, 0, evolution.logbook)
+            return Result(run_dir, front, None, 0, evolution.generations.logbook)
         founder = json.loads((run_dir / FOUNDER).read_text())
         examples = founder.pop("examples")
-        return Result(run_dir, front, Entry(**founder), examples, evolution.logbook)
+        return Result(run_dir, front, Entry(**founder), examples, evolution.generations.logbook)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise LineageError(f"{run_dir}: {FRONT} or {FOUNDER} is damaged: {error}") from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean
 from typing import NamedTuple
@@ -18,6 +18,8 @@ from populations.timing import development_seconds, makespan, most_that_fit
 
 CROWDED = 1.15
 """The founder was trained alone; beside others, which share memory and clock rate, it takes longer."""
+FOUNDER_SHARE = 0.2
+"""Most of a timed run that the founder trains for."""
 END_SECONDS = 5.0
 """Kept free at the end of a timed run for measuring the front on the test split."""
 
@@ -62,8 +64,16 @@ class Schedule:
 
     @property
     def child_seconds(self) -> float:
-        """What a child takes, judged by the latest."""
-        return fmean(individual.outcome.seconds for individual in self.memory.recent)
+        """What a child takes, judged by the latest; at first by the founder, which trains longer."""
+        seconds = [i.outcome.seconds for i in self.memory.recent if i.parent is not None]
+        founder, examples = self.memory.individuals[0], self.config.recipe.examples
+        return fmean(seconds) if seconds else development_seconds(founder.outcome, examples)
+
+    @property
+    def founder_seconds(self) -> float | None:
+        """For how long the founder may train; None for as long as its examples take."""
+        minutes = self.config.minutes
+        return None if minutes is None else FOUNDER_SHARE * 60 * minutes
 
     def scaled(self, examples: int, genome: Genome) -> int:
         """Training examples of a network where one as costly as the founder has so many."""
@@ -78,10 +88,17 @@ class Schedule:
 
     def polish_examples(self, finalists: Finalists) -> int:
         """Training examples of a survivor in the polish, before scaling: in a timed run, what time allows."""
-        least = self.config.polish_examples
         if self.config.minutes is None:
-            return least
-        return most_that_fit(partial(self.last_seconds, finalists), self.left, least)
+            return self.config.polish_examples
+        return self.most_examples(partial(self.last_seconds, finalists))
+
+    def most_examples(self, seconds: Callable[[int], float]) -> int:
+        """The most examples that fit into what is left of a timed run, and at least a batch.
+
+        Args:
+            seconds: What a number of examples takes.
+        """
+        return most_that_fit(seconds, self.left, self.config.recipe.batch_size)
 
     def reference_examples(self, finalists: Finalists, polish_examples: int = 0) -> int:
         """Training examples of the founder for comparison: as many as the longest line of any survivor has.
@@ -112,10 +129,9 @@ class Schedule:
 
     def reserve(self, finalists: Finalists) -> float:
         """Seconds that are kept for the last phases."""
-        least = self.last_seconds(finalists, self.config.polish_examples)
         if self.config.minutes is None or not self.config.polish_examples:
-            return least
-        return max(least, self.config.polish_share * 60 * self.config.minutes)
+            return self.last_seconds(finalists, self.config.polish_examples)
+        return self.config.polish_share * 60 * self.config.minutes
 
     def remaining(self, finalists: Finalists, done: int, generation: int, children: int) -> float | None:
         """Seconds to the end of the run, as far as can be told.

@@ -41,8 +41,10 @@ from evo_topo.task import save_task
 from populations.config import Config
 from populations.development import develop
 from populations.evolution import Evolution
+from populations.generations import Generations
 from populations.individual import Individual
 from populations.lineage import Lineage
+from populations.memory import Memory
 from populations.orders import DATA, Order
 from populations.presets import PRESETS
 from populations.workers import Slots
@@ -117,21 +119,21 @@ class _TimedLineage(Lineage):
         self.seconds_storing += time.perf_counter() - started
 
 
-class _Watched(Evolution):
+class _Watched(Generations):
     """Reads clocks and memory when a generation is finished; made-up outcomes take no time."""
 
-    def __init__(self, config: Config, founder: Genome, lineage: Lineage) -> None:
-        slots = Slots(("cpu", "cpu"), 1, lineage.run_dir)
-        super().__init__(config, founder, VALIDATION, lineage, slots, lambda _: None)
-        self.stub = StubCrew(slots, VALIDATION)
-        self.crew = self.stub
+    def __init__(
+        self, config: Config, founder: Genome, lineage: Lineage, memory: Memory, stub: StubCrew
+    ) -> None:
+        super().__init__(config, founder, VALIDATION, lineage, memory)
+        self.stub = stub
         self.clocks: list[tuple[float, float]] = []
         self.traced: list[int] = []
 
-    def _finish_generation(
-        self, generation: int, survivors: list[Individual], is_polish: bool = False
+    def finish(
+        self, generation: int, survivors: Sequence[Individual], elapsed: float, is_polish: bool = False
     ) -> None:
-        super()._finish_generation(generation, survivors, is_polish)
+        super().finish(generation, survivors, elapsed, is_polish)
         stub = self.stub
         self.clocks.append((time.perf_counter() - stub.seconds, time.process_time() - stub.cpu_seconds))
         if tracemalloc.is_tracing():
@@ -179,9 +181,12 @@ def _evolve(population: int, generations: int) -> tuple[list[tuple[float, float]
         polish_examples=0,
     )
     with tempfile.TemporaryDirectory() as folder, closing(_TimedLineage(Path(folder))) as lineage:
-        evolution = _Watched(config, PRESETS["fashion-mnist"].founder(), lineage)
+        slots, founder = Slots(("cpu", "cpu"), 1, lineage.run_dir), PRESETS["fashion-mnist"].founder()
+        evolution = Evolution(config, founder, VALIDATION, lineage, slots, lambda _: None)
+        evolution.crew = stub = StubCrew(slots, VALIDATION)
+        evolution.generations = watched = _Watched(config, founder, lineage, evolution.memory, stub)
         evolution.run()
-        return evolution.clocks, lineage.seconds_storing, evolution.traced
+        return watched.clocks, lineage.seconds_storing, watched.traced
 
 
 def worker_info(widths: Sequence[int], training_examples: int, recipe: Recipe) -> WorkerInfo:

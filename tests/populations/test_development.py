@@ -9,7 +9,7 @@ import torch
 
 from evo_topo import Genome, SplitUnits, build, count_flops, random_edit
 from evo_topo.task import save_task
-from populations.development import develop, measure_on_test, price_edits, probe_split
+from populations.development import TRIAL_EXAMPLES, develop, measure_on_test, price_edits, probe_split
 from populations.orders import DATA, Order, Teacher, outcome_path, weights_path
 from populations.weights import WeightsError, load_weights, save_weights
 from tests.small import small_config, small_founder, small_task
@@ -24,6 +24,18 @@ def order(tmp_path):
 
 def child_of(order: Order, sha256: str, **changes: object) -> Order:
     return msgspec.structs.replace(order, **{"id": 1, "parent": 0, "parent_sha256": sha256, **changes})
+
+
+def test_with_a_limit_it_trains_on_what_fits_and_otherwise_as_without_one(order):
+    recipe = dataclasses.replace(order.recipe, examples=4000)
+    order = msgspec.structs.replace(order, recipe=recipe, criterion="random")
+    unlimited = develop(order, "cpu")
+    ample = develop(msgspec.structs.replace(order, seconds=1e9), "cpu")
+    assert ample.weights_sha256 == unlimited.weights_sha256
+    none = develop(msgspec.structs.replace(order, seconds=0.0), "cpu")
+    assert none.examples == TRIAL_EXAMPLES
+    half = develop(msgspec.structs.replace(order, seconds=unlimited.training_seconds * 0.75), "cpu")
+    assert TRIAL_EXAMPLES <= half.examples <= 4000
 
 
 def test_founder_then_child(order, tmp_path):

@@ -38,9 +38,27 @@ def test_without_a_limit_there_is_always_time():
 def test_children_are_bred_until_the_last_phases_need_the_rest():
     plan, finalists = timed(10, 0.0, compare=False, polish_share=0.5)
     latest = 600 - 300 - END_SECONDS - 2 * plan.child_seconds
-    assert plan.child_seconds == pytest.approx((11 + 6) / 2)
+    assert plan.child_seconds == 6
     assert timed(10, latest - 1, compare=False, polish_share=0.5)[0].has_time(finalists)
     assert not timed(10, latest + 1, compare=False, polish_share=0.5)[0].has_time(finalists)
+
+
+def test_before_there_is_a_child_the_founder_tells_what_one_takes():
+    founder = individual(0, small_founder(), seconds=100.0, examples=10_000)
+    plan = Schedule(small_config(), founder.genome, Memory([founder]), 2, 0.0)
+    assert plan.child_seconds == pytest.approx(1 + 100 * plan.config.recipe.examples / 10_000)
+
+
+def test_the_founder_has_a_share_of_a_timed_run():
+    assert schedule()[0].founder_seconds is None
+    assert timed(10, 0.0)[0].founder_seconds == 120
+
+
+def test_a_timed_run_ends_in_time_however_few_examples_are_left():
+    plan, finalists = timed(10, 550.0, compare=False, polish_examples=10**9)
+    examples = plan.polish_examples(finalists)
+    assert plan.last_seconds(finalists, examples) <= plan.left
+    assert plan.reserve(finalists) == 300
 
 
 @pytest.mark.parametrize("compare", [False, True])
