@@ -6,20 +6,19 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from evo_topo.binary import clip_latent, latent_weights
+from evo_topo.augmentation import draw_moves
 from evo_topo.distillation import Teaching
-from evo_topo.evaluation import device_of, normalised
+from evo_topo.evaluation import device_of
 from evo_topo.phenotype import in_mode
 from evo_topo.recipe import Recipe
+from evo_topo.stepping import CapturedStep, Step
 from evo_topo.task import Task
 
-_CHECK_EVERY = 20  # steps between looks at the loss: each look waits for the device
+_CHECK_EVERY = 20  # steps between looks at the loss, and steps whose mean it is
 
 
 @dataclass(frozen=True)
@@ -121,15 +120,25 @@ def train(
     with in_mode(model, training=True), _own_randomness(device, seed):
         generator = torch.Generator(device).manual_seed(seed)
         steps = _steps(model, task.to(device), recipe, generator, teaching)
-        result = _to_the_end(steps, recipe, 10 * math.log(task.num_classes), hurdle, started)
+        # each look waits for the device: a GPU has an epoch's steps to run before
+        every = _CHECK_EVERY if device.type == "cpu" else len(task.train.targets) // recipe.batch_size
+        limit = 10 * math.log(task.num_classes)
+        result = _to_the_end(steps, recipe, limit, hurdle, started, max(every, _CHECK_EVERY))
     model.to(memory_format=torch.contiguous_format)  # as weights are stored
     return result
 
 
 def _to_the_end(
-    losses: Iterator[Tensor], recipe: Recipe, limit: float, hurdle: float | None, started: float
+    losses: Iterator[Tensor],
+    recipe: Recipe,
+    limit: float,
+    hurdle: float | None,
+    started: float,
+    every: int,
 ) -> TrainingResult:
     """Trains until the losses (), one a step, end or one of their means is above its limit.
+
+    The mean is looked at every so many steps.
 
     Raises:
         Diverged: When it is, or is NaN, or the halfway loss is.
@@ -143,7 +152,7 @@ def _to_the_end(
         recent.append(batch_loss)
         if 0 < quarter < step <= half:
             second.append(batch_loss)
-        if step % _CHECK_EVERY == 0 or step == recipe.steps:
+        if step % every == 0 or step == recipe.steps:
             loss = _mean(recent, step, limit)
         if second and step == half:
             halfway = _mean(second, step, limit)
@@ -166,26 +175,15 @@ def _steps(
     model: nn.Module, task: Task, recipe: Recipe, generator: torch.Generator, teaching: Teaching | None
 ) -> Iterator[Tensor]:
     """Trains step by step; yields each step's loss (), still on the device."""
-    device = generator.device
-    optimiser, latent = _optimiser(model, recipe), latent_weights(model)
+    step = Step(model, task, recipe, teaching)
+    run = CapturedStep(step) if step.device.type == "cuda" else step
     batches = index_batches(len(task.train.targets), recipe.batch_size, recipe.steps, generator)
-    for step, index in enumerate(batches):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * rate_factor(step, recipe.steps, recipe.warmup)
-        inputs, targets = task.train.inputs[index], task.train.targets[index]
+    for number, index in enumerate(batches):
+        step.set_rate(recipe.learning_rate * rate_factor(number, recipe.steps, recipe.warmup))
+        moves = None
         if recipe.crop_padding or recipe.flip:
-            inputs = shift_and_flip(inputs, recipe.crop_padding, recipe.flip, generator)
-        with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
-            logits = model(normalised(task, inputs)).float()
-        if teaching is None:
-            loss = functional.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
-        else:
-            loss = teaching.loss(logits, targets, index, recipe.label_smoothing)
-        optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        optimiser.step()
-        clip_latent(latent)
-        yield loss.detach()
+            moves = draw_moves(len(index), recipe.crop_padding, recipe.flip, generator)
+        yield run(index, moves)
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:
@@ -216,55 +214,6 @@ def index_batches(count: int, batch_size: int, steps: int, generator: torch.Gene
             pool = torch.cat((pool, epoch))
         yield pool[:batch_size]
         pool = pool[batch_size:]
-
-
-def shift_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Shifts each image by its own random offset and mirrors half of them.
-
-    Args:
-        images: Raw images (N, C, H, W), of any type, on the generator's device.
-        padding: Largest shift in pixels, in each direction; what moves in is zero.
-        flip: Whether to mirror left to right with probability one half.
-        generator: Source of randomness.
-
-    Returns:
-        Images of the same shape and type; where nothing is asked for, the same tensor.
-    """
-    count, _, height, width = images.shape
-    device = images.device
-    draw = partial(torch.randint, size=(count, 1), generator=generator, device=device)
-    if not padding:  # mirroring alone needs no index for every pixel
-        return torch.where(draw(2)[:, :, None, None] == 1, images.flip(3), images) if flip else images
-    rows = torch.arange(height, device=device) + draw(2 * padding + 1)
-    columns = torch.arange(width, device=device) + draw(2 * padding + 1)
-    if flip:
-        columns = torch.where(draw(2) == 1, columns.flip(1), columns)
-    padded = functional.pad(images, (padding,) * 4)
-    example = torch.arange(count, device=device)[:, None, None]
-    # indexing around the channel slice yields (N, H, W, C): channels_last, once permuted
-    return padded[example, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 pays on ``device``: on the CPU it needs AMX or AVX512-BF16."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        # an older torch does not tell, and then trains in float32
-        found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-        return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
-    return False
-
-
-def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """SGD that decays kernels and matrices, and neither biases nor BatchNorm parameters."""
-    learned = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learned if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    nesterov = recipe.momentum > 0  # torch refuses the combination with zero
-    return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=nesterov, fused=True)
 
 
 @contextmanager

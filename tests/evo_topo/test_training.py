@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_wine
 from torch import nn
 
-from evo_topo import training
+from evo_topo import stepping, training
 from evo_topo.datasets import load_dataset
 from evo_topo.evaluation import evaluate, reestimate_batchnorm
 from evo_topo.recipe import Recipe
@@ -17,10 +17,8 @@ from evo_topo.task import Task
 from evo_topo.training import (
     Diverged,
     Stopped,
-    has_fast_bfloat16,
     index_batches,
     rate_factor,
-    shift_and_flip,
     train,
 )
 
@@ -161,29 +159,6 @@ def test_batches_walk_through_permutations(count: int, size: int) -> None:
     assert not torch.equal(epochs[0], epochs[1])
 
 
-@pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("padding", [0, 1, 2])
-def test_every_image_is_a_shifted_or_mirrored_original(digits: Task, padding, flip) -> None:
-    images = digits.train.inputs[:500].repeat(1, 2, 1, 1)
-    images[:, 1] += 100  # a second channel that moves along
-    moved = shift_and_flip(images, padding, flip, torch.Generator().manual_seed(0))
-    assert (moved.shape, moved.dtype) == (images.shape, images.dtype)
-    seen = set()
-    for image, result in zip(images, moved, strict=True):
-        padded = nn.functional.pad(image, (padding,) * 4)
-        variants = {}
-        for y in range(2 * padding + 1):
-            for x in range(2 * padding + 1):
-                window = padded[:, y : y + 8, x : x + 8]
-                variants[y, x, False] = window
-                if flip:
-                    variants[y, x, True] = window.flip(2)
-        matches = [key for key, variant in variants.items() if torch.equal(variant, result)]
-        assert matches
-        seen.update(matches)
-    assert len(seen) == (2 * padding + 1) ** 2 * (1 + flip)  # each variant occurs
-
-
 def test_augmentation_is_refused_without_images(wine: Task) -> None:
     with pytest.raises(ValueError, match=r"expected images \(C, H, W\), got inputs \(13,\)"):
         train(mlp(), wine, Recipe(examples=64, learning_rate=0.1, flip=True), seed=0)
@@ -265,22 +240,8 @@ def test_what_diverged_is_not_said_to_be_stopped(digits: Task) -> None:
     assert caught.value.step == 4
 
 
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        ({"avx2": True}, False),
-        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
-        ({"avx512_bf16": True}, True),
-        ({"amx_bf16": True}, True),
-    ],
-)
-def test_bfloat16_is_used_where_the_processor_has_it(monkeypatch, found, expected) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
-    assert has_fast_bfloat16(torch.device("cpu")) is expected
-
-
 def test_bfloat16_training_learns_and_leaves_float32_weights(digits: Task, monkeypatch) -> None:
-    monkeypatch.setattr(training, "has_fast_bfloat16", lambda device: True)
+    monkeypatch.setattr(stepping, "has_fast_bfloat16", lambda device: True)
     model, seen = conv_net(), set()
     model[-1].register_forward_hook(lambda _, __, logits: seen.add(logits.dtype))
     train(model, digits, Recipe(examples=1500, learning_rate=0.02), seed=0)
@@ -301,3 +262,26 @@ def test_digits_are_learned_on_a_gpu(digits: Task) -> None:
     assert all(map(torch.equal, before, (torch.get_rng_state(), torch.cuda.get_rng_state())))
     assert evaluate(model, digits.validation, digits).accuracy >= 0.95
     assert next(model.parameters()).is_cuda
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_captured_step_gives_the_losses_of_a_launched_one(digits: Task, monkeypatch, flip) -> None:
+    recipe = Recipe(examples=2000, learning_rate=0.05, crop_padding=1, flip=flip)
+    losses, graphs = [], []
+    original = stepping.CapturedStep._captured
+
+    def captured(*arguments: object) -> object:
+        graphs.append(original(*arguments))
+        return graphs[-1]
+
+    monkeypatch.setattr(stepping.CapturedStep, "_captured", captured)
+    for kind in (stepping.CapturedStep, lambda step: step):
+        monkeypatch.setattr(training, "CapturedStep", kind)
+        with monkeypatch.context() as patch:
+            losses.append(noted(patch))
+            train(conv_net(), digits, recipe, seed=0, device=torch.device("cuda"))
+    assert len(graphs) == 1
+    assert graphs[0] is not None
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
