@@ -15,10 +15,12 @@ def makespan(tasks: Sequence[float], slots: int, busy: Sequence[float] = ()) -> 
         slots: Tasks done at once.
         busy: Seconds for which slots are taken already; at most one entry per slot.
     """
-    ends = [*busy, *[0.0] * (slots - len(busy))]
+    ends, last = [*busy, *[0.0] * (slots - len(busy))], 0.0
     for seconds in sorted(tasks, reverse=True):
-        ends[ends.index(min(ends))] += seconds
-    return max(ends)
+        slot = ends.index(min(ends))
+        ends[slot] += seconds
+        last = max(last, ends[slot])
+    return last
 
 
 def most_that_fit(seconds: Callable[[int], float], limit: float, at_least: int) -> int:

@@ -70,3 +70,13 @@ def test_who_waits_shares_the_time_with_those_under_way(clock):
     examples = plan.examples(FOUR[2:])  # both behind the first, for the second takes 440 seconds
     took = plan.pace * plan.schedule.polish_seconds(FOUR[2], examples)
     assert 0.97 * (485 / 2) < took <= 485 / 2
+
+
+def test_somebody_who_overruns_takes_no_time_from_others(clock):
+    plan = plan_for(10.0)
+    plan.begin(1, 100.0)
+    plan.begin(2, 700.0)  # longer than there is time
+    clock.now += 100.0
+    plan.finish([1])
+    examples = plan.examples(FOUR[3:])
+    assert 0.97 * 495 < plan.schedule.polish_seconds(FOUR[3], examples) <= 495

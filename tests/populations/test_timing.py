@@ -14,9 +14,13 @@ def test_slots_take_the_longest_first_and_the_last_one_counts():
 
 
 def test_tasks_wait_for_slots_that_are_taken():
-    assert makespan([2.0], 2, busy=[5.0]) == 5.0
+    assert makespan([2.0, 3.0], 2, busy=[5.0]) == 5.0
     assert makespan([2.0], 2, busy=[5.0, 4.0]) == 6.0
-    assert makespan([], 2, busy=[1.0]) == 1.0
+
+
+def test_what_is_under_way_already_is_no_task():
+    assert makespan([2.0], 2, busy=[5.0]) == 2.0
+    assert makespan([], 2, busy=[1.0]) == 0.0
 
 
 def test_only_training_takes_longer_with_more_examples():
