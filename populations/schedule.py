@@ -81,10 +81,7 @@ class Schedule:
 
     def has_time(self, finalists: Finalists) -> bool:
         """Whether one more child can be developed, those in flight be waited for, and the run be ended."""
-        if self.config.minutes is None:
-            return True
-        reserve = self.reserve(finalists) + END_SECONDS
-        return self.elapsed + 2 * self.child_seconds + reserve < 60 * self.config.minutes
+        return 2 * self.child_seconds + self.reserve(finalists) < self.left
 
     def polish_examples(self, finalists: Finalists) -> int:
         """Training examples of a survivor in the polish, before scaling: in a timed run, what time allows."""
