@@ -1,6 +1,6 @@
 """One step of a training: augment, forward, backward, update; on a GPU replayed from a CUDA graph."""
 
-import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,11 +74,20 @@ class Step:
         return loss.detach()
 
 
+class _Recording(NamedTuple):
+    """A captured step, and the tensors that it reads and writes, which stay where they are."""
+
+    graph: torch.cuda.CUDAGraph
+    batch: Tensor
+    moves: Tensor | None
+    loss: Tensor
+
+
 class CapturedStep:
     """The same step, captured as a CUDA graph: one launch replays all of its kernels.
 
-    Small networks leave a GPU waiting for launches. What changes from step to step is copied into tensors
-    that stay where they are. A step that cannot be captured is launched operation by operation, as before.
+    Small networks leave a GPU waiting for launches. A step that cannot be captured is launched operation by
+    operation, as before.
 
     Args:
         step: The step, on a GPU.
@@ -86,25 +95,24 @@ class CapturedStep:
 
     def __init__(self, step: Step) -> None:
         self.step = step
-        self._eager: float = EAGER_STEPS  # steps that are still launched
         self._stream = torch.cuda.Stream(step.device)  # type: ignore[no-untyped-call]
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._index = self._moves = self._loss = torch.empty(0)
+        self._launches = 0
+        self._recording: _Recording | None = None
 
     def __call__(self, index: Tensor, moves: Tensor | None) -> Tensor:
         """Trains on one batch; arguments and result as for `Step`."""
         with torch.cuda.device(self.step.device):
-            if self._graph is None and self._eager == 0:
-                self._graph = self._captured(index, moves)
-                self._eager = math.inf  # of use where it cannot be captured
-            if self._graph is None:
-                self._eager -= 1
+            if self._recording is None and self._launches == EAGER_STEPS:
+                self._recording = self._captured(index, moves)
+            if self._recording is None:
+                self._launches += 1
                 return self._launched(index, moves)
-            self._index.copy_(index)
-            if moves is not None:
-                self._moves.copy_(moves)
-            self._graph.replay()
-            return self._loss.clone()
+            graph, fixed_index, fixed_moves, loss = self._recording
+            fixed_index.copy_(index)
+            if moves is not None and fixed_moves is not None:
+                fixed_moves.copy_(moves)
+            graph.replay()
+            return loss.clone()
 
     def _launched(self, index: Tensor, moves: Tensor | None) -> Tensor:
         """The step on a stream beside the current one, as a capture wants the steps before it."""
@@ -115,20 +123,17 @@ class CapturedStep:
         current.wait_stream(self._stream)
         return loss
 
-    def _captured(self, index: Tensor, moves: Tensor | None) -> torch.cuda.CUDAGraph | None:
+    def _captured(self, index: Tensor, moves: Tensor | None) -> _Recording | None:
         """Captures the step, which runs nothing; None where that is impossible."""
-        self._index = index.clone()
-        fixed = None if moves is None else moves.clone()
+        fixed_index, fixed_moves = index.clone(), None if moves is None else moves.clone()
         self.step.optimiser.zero_grad()  # so that gradients are allocated where the graph finds them
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
-                self._loss = self.step(self._index, fixed)
+                loss = self.step(fixed_index, fixed_moves)
         except RuntimeError:
             return None
-        if fixed is not None:
-            self._moves = fixed
-        return graph
+        return _Recording(graph, fixed_index, fixed_moves, loss)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
