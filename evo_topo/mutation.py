@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from evo_topo.calibration import Calibration
 from evo_topo.choice import Choice
 from evo_topo.cost import count_flops, count_macs
-from evo_topo.edits import AnyEdit, EditError, PruneLayer, RandomSource, Trade, legal_layer_edits
+from evo_topo.edits import AnyEdit, EditError, PruneLayer, RandomSource, Trade
 from evo_topo.genome import Genome
 from evo_topo.prices import Prices, UnitPrices
 from evo_topo.units import unit_table
@@ -149,9 +149,5 @@ def random_prices(genome: Genome, rng: RandomSource) -> Prices:
         order = sorted(range(group.width), key=lambda _: rng.random())
         total = 0.0
         units[group.name] = UnitPrices(tuple(order), tuple([total := total + rng.random() for _ in order]))
-    layers = {
-        edit.layer: genome.shapes[edit.layer][0] * rng.random()
-        for edit in legal_layer_edits(genome)
-        if isinstance(edit, PruneLayer)
-    }
+    layers = {edit.layer: genome.shapes[edit.layer][0] * rng.random() for edit in PruneLayer.legal(genome)}
     return Prices("random", units, layers)

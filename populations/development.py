@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from evo_topo.candidates import candidate_edits
 from evo_topo.cost import count_flops
 from evo_topo.distillation import Teaching
+from evo_topo.edits import PruneLayer
 from evo_topo.evaluation import evaluate, reestimate_batchnorm
 from evo_topo.genome import Genome
 from evo_topo.inheritance import Probe
@@ -150,7 +151,7 @@ def price_edits(
     if criterion == "magnitude":
         prices = magnitude_prices(model, genome)
     else:
-        edits = candidate_edits(genome, random.Random(seed))
+        edits = [*PruneLayer.legal(genome), *candidate_edits(genome, random.Random(seed))]
         statistics, priced = price_with_gates(model, genome, edits, inputs, targets, seed=seed)
         prices = obd_prices(statistics, genome, seed, priced)
     if not prices.are_finite:

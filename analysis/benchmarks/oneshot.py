@@ -102,7 +102,7 @@ def magnitude_refit(subject: Subject, macs: int) -> nn.Module:
     norms = magnitude(model, genome)  # relative to the group's mean, as layers differ in scale
     prices = torch.cat([found / found.mean().clamp(min=1e-30) for found in norms.values()])
     columns = GateProbe(model, genome).columns
-    additive = GateStatistics(prices, torch.zeros(1, len(prices)), columns, {})
+    additive = GateStatistics(prices, torch.zeros(1, len(prices)), columns)
     edit = as_edit(additive, cheapest_units(additive, genome, macs))
     child = inherit(model, genome, edit)
     reconstruct(child, model, genome, edit, inputs)

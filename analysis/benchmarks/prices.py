@@ -60,11 +60,13 @@ class KindInfo(Struct, frozen=True):
         kind: The kind, or a set of kinds together.
         count: Edits measured.
         spearman: Rank correlation of prediction and measurement; None where it cannot be told.
+        by_obd: That of OBD alone, without the loss of a few examples; None for growths.
     """
 
     kind: str
     count: int
     spearman: float | None
+    by_obd: float | None = None
 
 
 class CostInfo(Struct, frozen=True):
@@ -103,16 +105,19 @@ def inherited_info(subject: Subject, units: int, seed: int) -> list[KindInfo]:
     few = [edit for edit in edits if isinstance(edit, PruneUnits)]
     few = random.Random(seed).sample(few, min(units, len(few)))
     local = [edit for edit in edits if not isinstance(edit, PruneUnits)]
-    priced = price(subject.model, subject.genome, [*few, *local], subject.inputs, subject.targets, seed=seed)
+    every = subject.model, subject.genome, [*few, *local], subject.inputs, subject.targets
+    priced, plain = price(*every, seed=seed), price(*every, seed=seed, measured=0)
     before = mean_loss(subject.model, subject.inputs, subject.targets)
     changes = []
     for item in priced:
         child = inherit(subject.model, subject.genome, item.edit)
         changes.append(mean_loss(child, subject.inputs, subject.targets) - before)
-    predicted = [item.loss_change for item in priced]
-    together = "all but units"
-    found = _by_kind(priced, predicted, changes)
-    return [*found, _kind_info(together, predicted[len(few) :], changes[len(few) :])]
+    kinds = []
+    for prices in (priced, plain):
+        predicted = [item.loss_change for item in prices]
+        together = _kind_info("all but units", predicted[len(few) :], changes[len(few) :])
+        kinds.append([*_by_kind(prices, predicted, changes), together])
+    return [msgspec.structs.replace(kind, by_obd=other.spearman) for kind, other in zip(*kinds, strict=True)]
 
 
 def grown_info(subject: Subject, task: Task, steps: int, seeds: int) -> list[KindInfo]:
@@ -208,12 +213,12 @@ def _step_job(examples: int) -> tuple[int, float, int]:
 
 def prices_table(info: PricesInfo) -> str:
     """The numbers as text."""
-    rows = [("edits", "number", "Spearman")]
+    rows: list[tuple[str, ...]] = [("edits", "number", "Spearman", "OBD alone")]
     for item in (*info.inherited, *info.grown):
-        correlation = "n/a" if item.spearman is None else f"{item.spearman:+.3f}"
-        rows.append((item.kind, str(item.count), correlation))
+        both = ["n/a" if rank is None else f"{rank:+.3f}" for rank in (item.spearman, item.by_obd)]
+        rows.append((item.kind, str(item.count), *both))
     lines = [f"{info.network}: loss {info.loss:.3f} on {info.examples:,} training examples", ""]
-    lines.append(format_table(rows, right=(1, 2)))
+    lines.append(format_table(rows, right=(1, 2, 3)))
     if info.cost is not None:
         cost, mib = info.cost, 2**20
         lines += [

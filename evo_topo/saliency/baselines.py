@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
+from evo_topo.edits import PruneLayer
 from evo_topo.genome import Genome
 from evo_topo.phenotype import in_mode
 from evo_topo.prices import Prices, UnitPrices
@@ -117,5 +118,5 @@ def magnitude_prices(model: nn.Module, genome: Genome) -> Prices:
         scaled = norms / norms.mean().clamp(min=1e-30)
         order = scaled.argsort(stable=True)
         units[name] = UnitPrices(tuple(order.tolist()), tuple(scaled[order].cumsum(0).tolist()))
-    layers = {name: float(genome.shapes[name][0]) for name in GateProbe(model, genome).layer_columns}
+    layers = {edit.layer: float(genome.shapes[edit.layer][0]) for edit in PruneLayer.legal(genome)}
     return Prices("magnitude", units, layers)

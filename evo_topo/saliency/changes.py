@@ -7,16 +7,14 @@ parent with the gradients at all joints prices every such edit.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from evo_topo.curvature import seeded_gradients
-from evo_topo.edits import AnyEdit
 from evo_topo.genome import Genome, Node
-from evo_topo.inheritance import Probe, inherit_some
 from evo_topo.ops import Input
 from evo_topo.phenotype import node_value
 from evo_topo.saliency.gates import GateProbe
@@ -29,7 +27,7 @@ class Response(NamedTuple):
     """Derivatives for one weighting of the logits.
 
     Attributes:
-        table: Along every gate and switch, (examples, columns).
+        table: Along every gate, (examples, columns).
         at: With respect to the value of each joint, by node.
     """
 
@@ -59,7 +57,7 @@ class ChangeProbe(GateProbe):
         """Logits (examples, classes) of normalised inputs, with the graph for `responses`."""
         graph: dict[str, Tensor] = {}
         self.values, self._kept = {}, {}  # or two batches would be held at once
-        self._reads, self._layers = {}, {}
+        self._reads = {}
         with torch.enable_grad():
             for node in self.genome.nodes:
                 if isinstance(node.op, Input):
@@ -73,41 +71,13 @@ class ChangeProbe(GateProbe):
 
     def responses(self, logits: Tensor, seeds: Iterator[Tensor]) -> list[Response]:
         """Derivatives of each example's ``<seed, logits>``, for each seed (examples, classes)."""
-        hooked, found = self._hooked(), []
-        places = [*hooked, *self._kept.values()]
+        reads, found = list(self._reads.values()), []
+        places = [*reads, *self._kept.values()]
         for seed in seeds:
             grads = seeded_gradients(logits, seed, places)
-            at = dict(zip(self._kept, grads[len(hooked) :], strict=True))
-            found.append(Response(self._table(grads[: len(hooked)]), at))
+            at = dict(zip(self._kept, grads[len(reads) :], strict=True))
+            found.append(Response(self._table(grads[: len(reads)]), at))
         return found
-
-
-class LocalChange:
-    """The change that a local edit makes at its joint.
-
-    Args:
-        model: The parent's network.
-        genome: The parent's genome.
-        edit: A local edit, which has a joint.
-        probe: Examples that say which connections a layer keeps, where that is asked.
-
-    Attributes:
-        joint: The parent's node whose value changes.
-    """
-
-    def __init__(self, model: nn.Module, genome: Genome, edit: AnyEdit, probe: Probe | None = None) -> None:
-        joint = edit.joint(genome)
-        assert joint is not None
-        self.joint, self._after = joint
-        child = edit.apply(genome)
-        self._nodes = nodes_towards(child, [self._after], in_common(genome, child))
-        self._modules = inherit_some(model, genome, edit, child, self._nodes, probe)
-
-    @torch.no_grad()
-    def differences(self, values: Values) -> Iterator[tuple[str, Tensor]]:
-        """The joint, and by how much its value changes, (examples, ...)."""
-        after = run_nodes(self._nodes, self._modules, values)[self._after]
-        yield self.joint, after - values[self.joint]
 
 
 def in_common(genome: Genome, child: Genome) -> set[str]:
@@ -137,7 +107,7 @@ def run_nodes(nodes: Sequence[Node], modules: nn.Module, values: Values) -> dict
     return found
 
 
-def along(responses: Sequence[Response], differences: Iterator[tuple[str, Tensor]]) -> list[Tensor]:
+def along(responses: Sequence[Response], differences: Iterable[tuple[str, Tensor]]) -> list[Tensor]:
     """Derivatives along a change, summed over its joints and over space: (examples,) per response."""
     totals = [response.table.new_zeros(len(response.table)) for response in responses]
     for joint, difference in differences:

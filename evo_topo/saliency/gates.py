@@ -1,10 +1,9 @@
-"""Derivatives of the loss with respect to unit gates and layer bypasses, example by example.
+"""Derivatives of the loss with respect to unit gates, example by example.
 
-Think of a gate (a factor, now 1) on a unit wherever a node reads it, and of a switch from a layer's
-output to its input. One forward pass and one backward pass give, for all of them at once, the derivative
-of ``sum(seed * logits)`` along the change ``d`` that closing the gate or throwing the switch makes:
-``d = -a`` for a unit with activation ``a``, ``d = x - f(x)`` for a layer. The derivative is summed over all
-places where a unit is read and over space *before* anything is squared.
+Think of a gate (a factor, now 1) on a unit wherever a node reads it. One forward pass and one backward pass
+give, for all of them at once, the derivative of ``sum(seed * logits)`` along the change ``d = -a`` that
+closing the gate of a unit with activation ``a`` makes. The derivative is summed over all places where a
+unit is read and over space *before* anything is squared.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from evo_topo.curvature import seeded_gradients
-from evo_topo.edits import PruneLayer, layer_chain, legal_layer_edits
 from evo_topo.genome import Genome
-from evo_topo.phenotype import hook_reads, hook_value, in_mode
+from evo_topo.phenotype import hook_reads, in_mode
 from evo_topo.units import mixes_units, unit_table
 
 
@@ -31,7 +29,6 @@ class GateProbe:
 
     Attributes:
         columns: For each unit group, its slice of the columns; units in order.
-        layer_columns: Column of each layer that can be bypassed, by node name.
         width: Number of columns.
     """
 
@@ -44,13 +41,7 @@ class GateProbe:
         for group in table.groups.values():
             self.columns[group.name] = slice(self.width, self.width + group.width)
             self.width += group.width
-        self.layer_columns: dict[str, int] = {}
-        for edit in legal_layer_edits(genome):
-            if isinstance(edit, PruneLayer):
-                self.layer_columns[edit.layer] = self.width
-                self.width += 1
         self._reads: dict[str, Tensor] = {}  # what each unit-mixing node read, by node
-        self._layers: dict[str, tuple[Tensor, Tensor]] = {}  # input and output of each layer
         self._places = {node.name: self._place(node.inputs[0]) for node in genome.nodes if mixes_units(node)}
 
     def _place(self, tensor: str) -> tuple[Tensor, Tensor]:
@@ -68,11 +59,6 @@ class GateProbe:
         with ExitStack() as stack:
             for name in self._places:
                 stack.enter_context(hook_reads(self.model, name, self._keep_read(name)))
-            for layer in self.layer_columns:
-                end = layer_chain(self.genome, layer)[-1]
-                first = self.model.get_submodule(layer)
-                stack.enter_context(first.register_forward_pre_hook(self._keep_layer_input(layer)))
-                stack.enter_context(hook_value(self.model, end, self._keep_layer_output(layer)))
             for parameter in self.model.parameters():
                 if parameter.requires_grad:
                     stack.callback(parameter.requires_grad_, True)
@@ -83,27 +69,13 @@ class GateProbe:
 
     def __exit__(self, *_: object) -> None:
         self._undo.close()
-        self._reads, self._layers = {}, {}
+        self._reads = {}
 
     # A view is a new node of the autograd graph: its gradient is that of this read alone.
     def _keep_read(self, name: str):  # type: ignore[no-untyped-def]
         def hook(read: Tensor) -> Tensor:
             self._reads[name] = read.view_as(read)
             return self._reads[name]
-
-        return hook
-
-    def _keep_layer_input(self, layer: str):  # type: ignore[no-untyped-def]
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            self._layers[layer] = (args[0].detach(), args[0])
-
-        return hook
-
-    def _keep_layer_output(self, layer: str):  # type: ignore[no-untyped-def]
-        def hook(_: object, output: Tensor) -> Tensor:
-            kept = output.view_as(output)
-            self._layers[layer] = (self._layers[layer][0], kept)
-            return kept
 
         return hook
 
@@ -114,33 +86,24 @@ class GateProbe:
         return logits
 
     def derivatives(self, logits: Tensor, seed: Tensor) -> Tensor:
-        """Derivative of each example's ``<seed, logits>`` along every gate's and switch's change.
+        """Derivative of each example's ``<seed, logits>`` along every gate's change.
 
         Args:
             logits: What `forward` just gave, (examples, classes).
             seed: Weight of each logit, of the same shape.
 
         Returns:
-            Tensor (examples, columns); the columns are described by `columns` and `layer_columns`.
+            Tensor (examples, columns); the columns are described by `columns`.
         """
-        return self._table(seeded_gradients(logits, seed, self._hooked()))
-
-    def _hooked(self) -> list[Tensor]:
-        """Tensors whose gradients make the table: what is read, and what layers make."""
-        return [*self._reads.values(), *[output for _, output in self._layers.values()]]
+        return self._table(seeded_gradients(logits, seed, list(self._reads.values())))
 
     def _table(self, grads: Sequence[Tensor]) -> Tensor:
-        """The derivatives (examples, columns) that follow from the gradients at `_hooked`."""
+        """The derivatives (examples, columns) that follow from the gradients at all that is read."""
         table = grads[0].new_zeros(len(grads[0]), self.width)
-        for (name, read), grad in zip(self._reads.items(), grads, strict=False):
+        for (name, read), grad in zip(self._reads.items(), grads, strict=True):
             channels, columns = (index.to(table.device) for index in self._places[name])
             change = -_sum_space(grad, read.detach())
             table.index_add_(1, columns, change[:, channels].to(table.dtype))
-        for (layer, (before, after)), grad in zip(
-            self._layers.items(), grads[len(self._reads) :], strict=True
-        ):
-            change = _sum_space(grad, before - after.detach()).sum(1)
-            table[:, self.layer_columns[layer]] = change.to(table.dtype)
         return table
 
 

@@ -1,4 +1,4 @@
-"""Optimal Brain Damage for units and layers (LeCun, Denker & Solla 1989), beyond the diagonal.
+"""Optimal Brain Damage for units (LeCun, Denker & Solla 1989), beyond the diagonal.
 
 A deletion changes some activation by ``d``; to second order the loss changes by
 
@@ -29,21 +29,19 @@ class GateStatistics(NamedTuple):
     """First and second order of the loss along the closing of gates, on the CPU.
 
     Attributes:
-        gradient: Mean first-order loss change of removing each unit or layer, (columns,), float64.
+        gradient: Mean first-order loss change of removing each unit, (columns,), float64.
         root: Square root of the GGN along these changes, which is ``root.T @ root``: (rows, columns), with
             as many rows as derivatives were taken, but at most twice the columns.
         columns: For each unit group, its slice of the columns; units in order.
-        layer_columns: Column of each layer that can be bypassed, by node name.
     """
 
     gradient: Tensor
     root: Tensor
     columns: dict[str, slice]
-    layer_columns: dict[str, int]
 
     @property
     def alone(self) -> Tensor:
-        """Predicted loss change of removing each unit or layer alone, (columns,)."""
+        """Predicted loss change of removing each unit alone, (columns,)."""
         return self.gradient + 0.5 * self.root.square().sum(0).double()
 
 
@@ -70,7 +68,7 @@ def gate_statistics(
         seed: Seed of the drawn labels.
 
     Returns:
-        Gradient and curvature over all unit groups and layers together.
+        Gradient and curvature over all unit groups together.
     """
     with GateProbe(model, genome) as probe:
         sums = DerivativeSums(probe.width)
@@ -81,7 +79,7 @@ def gate_statistics(
             logits = probe.forward(batch)
             seeds = loss_seeds(logits, labels, curvature, samples, generator)
             sums.add(probe.derivatives(logits, column) for column in seeds)
-    return GateStatistics(*sums.mean(), probe.columns, probe.layer_columns)
+    return GateStatistics(*sums.mean(), probe.columns)
 
 
 class DerivativeSums:

@@ -9,6 +9,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from evo_topo.edits import PruneLayer
 from evo_topo.genome import Genome
 from evo_topo.prices import JointOrder, PricedEdit, Prices, UnitPrices
 from evo_topo.saliency.joint import MacLedger, removals
@@ -22,26 +23,26 @@ JOINT_ORDERS = 4
 def obd_prices(
     statistics: GateStatistics, genome: Genome, seed: int = 0, edits: Iterable[PricedEdit] = ()
 ) -> Prices:
-    """The price list of a network: nested sets of units to remove, and layers to bypass.
+    """The price list of a network: nested sets of units to remove, and other edits.
 
     Args:
         statistics: Of `gate_statistics`.
         genome: Its network.
         seed: Seed of the random factors that tell the joint orders apart.
-        edits: Prices of other edits.
+        edits: Prices of other edits, those that bypass layers among them.
     """
     units = {}
     for name, where in statistics.columns.items():
         order, cumulative = _greedy_order(statistics.gradient[where], statistics.root[:, where])
         units[name] = UnitPrices(tuple(order), tuple(_short(value) for value in cumulative))
-    alone = statistics.alone.tolist()
-    layers = {name: _short(alone[column]) for name, column in statistics.layer_columns.items()}
     rng = Random(seed)
     joint = [_joint_order(statistics, genome, rng) for _ in range(JOINT_ORDERS)]
     others = [
         msgspec.structs.replace(e, loss_change=_short(e.loss_change), promise=_short(e.promise))
         for e in edits
     ]
+    layers = {e.edit.layer: e.loss_change for e in others if isinstance(e.edit, PruneLayer)}
+    others = [e for e in others if not isinstance(e.edit, PruneLayer)]
     return Prices("obd", units, layers, tuple(joint), tuple(others))
 
 

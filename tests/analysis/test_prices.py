@@ -15,6 +15,9 @@ def test_prices_are_compared_with_what_comes_true(tmp_path, capsys):
     assert kinds["prune units"].count == 6
     assert kinds["all but units"].count == sum(i.count for i in info.inherited[:-1]) - 6
     assert {item.kind for item in info.grown} >= {"add units", "all growths"}
+    assert all(item.by_obd is None for item in info.grown)
+    assert kinds["prune units"].by_obd == kinds["prune units"].spearman
+    assert kinds["factorise"].by_obd != kinds["factorise"].spearman  # a few examples are measured
     assert info.cost is None
     assert all(item.kind in shown for item in (*info.inherited, *info.grown))
     assert weights.is_file()

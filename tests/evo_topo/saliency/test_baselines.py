@@ -4,6 +4,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from evo_topo.datasets import load_dataset
+from evo_topo.edits import PruneLayer, legal_edits
 from evo_topo.ops import Norm
 from evo_topo.phenotype import build
 from evo_topo.prices import Prices
@@ -126,7 +127,7 @@ def test_magnitude_prices_sum_relative_magnitudes(name):
             expected = sum(norms[unit].item() for unit in order[:count]) * len(norms) / norms.sum().item()
             assert total == pytest.approx(expected)
     assert prices.layers == {
-        layer: genome.shapes[layer][0] for layer in GateProbe(model, genome).layer_columns
+        edit.layer: genome.shapes[edit.layer][0] for edit in legal_edits(genome, (PruneLayer,))
     }
 
 

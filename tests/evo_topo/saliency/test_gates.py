@@ -5,7 +5,6 @@ import torch
 from hypothesis import given
 from torch import nn
 
-from evo_topo.edits import PruneLayer, legal_edits
 from evo_topo.saliency import (
     GateProbe,
     LabelGradients,
@@ -37,7 +36,7 @@ def check_derivatives(genome):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_derivatives_are_those_of_explicit_gates_and_switches(name):
+def test_derivatives_are_those_of_explicit_gates(name):
     check_derivatives(EXAMPLES[name]())
 
 
@@ -63,14 +62,13 @@ def test_derivatives_equal_finite_differences(name):
 
 
 @given(genomes())
-def test_there_is_a_column_for_each_unit_and_each_layer_that_can_go(genome):
+def test_there_is_a_column_for_each_unit(genome):
     probe = GateProbe(randomised(genome), genome)
     assert {name: where.stop - where.start for name, where in probe.columns.items()} == {
         group.name: group.width for group in unit_table(genome).groups.values()
     }
-    assert list(probe.layer_columns) == [e.layer for e in legal_edits(genome, (PruneLayer,))]
     columns = [c for where in probe.columns.values() for c in range(where.start, where.stop)]
-    assert columns + list(probe.layer_columns.values()) == list(range(probe.width))
+    assert columns == list(range(probe.width))
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -25,7 +25,7 @@ def random_statistics(genome, seed=0):
     width = max((where.stop for where in columns.values()), default=0)
     generator = torch.Generator().manual_seed(seed)
     gradient, root = torch.randn(width, generator=generator), torch.randn(9, width, generator=generator)
-    return GateStatistics(0.3 * gradient.double(), 0.3 * root.double(), columns, {})
+    return GateStatistics(0.3 * gradient.double(), 0.3 * root.double(), columns)
 
 
 def by_group(statistics, columns):

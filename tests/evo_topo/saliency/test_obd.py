@@ -28,7 +28,7 @@ def examples_of(genome, batch=4):
 
 
 def dense_statistics(model, genome, inputs, targets):
-    """Gradient (columns,) and J^T H J (columns, columns) over explicit gates and switches."""
+    """Gradient (columns,) and J^T H J (columns, columns) over explicit gates."""
     jac = dense_jacobian(model, genome, inputs, GateProbe(model, genome))
     p = model(inputs).softmax(1).detach()
     output_hessian = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
@@ -38,9 +38,9 @@ def dense_statistics(model, genome, inputs, targets):
 
 
 def check_statistics(statistics, dense, probe, tolerance):
-    """Gradient and curvature over all groups and layers together, interactions across groups included."""
+    """Gradient and curvature over all groups together, interactions across groups included."""
     gradient, curvature = dense
-    assert (statistics.columns, statistics.layer_columns) == (probe.columns, probe.layer_columns)
+    assert statistics.columns == probe.columns
     assert relative_error(statistics.gradient, gradient) < 1e-9
     assert relative_error(statistics.root.T @ statistics.root, curvature) < tolerance
     assert len(statistics.root) <= max(2 * probe.width, 1)

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evo_topo.cost import count_macs
+from evo_topo.edits import Factorise, PruneLayer, legal_edits
 from evo_topo.mutation import propose
-from evo_topo.prices import JointOrder, Prices
+from evo_topo.prices import JointOrder, PricedEdit, Prices
 from evo_topo.saliency import (
     GateProbe,
     GateStatistics,
@@ -31,7 +32,7 @@ def random_statistics(genome, seed=0):
     generator = torch.Generator().manual_seed(seed)
     gradient = 0.3 * torch.randn(probe.width, generator=generator).double()
     root = 0.3 * torch.randn(9, probe.width, generator=generator).double()
-    return GateStatistics(gradient, root, probe.columns, probe.layer_columns)
+    return GateStatistics(gradient, root, probe.columns)
 
 
 @given(genomes())
@@ -47,9 +48,6 @@ def test_in_a_group_each_next_unit_adds_least(genome):
             found = prices.units[group].cumulative[len(order) - 1]
             assert found == pytest.approx(cost[order[-1]], rel=1e-4)
         assert list(prices.units[group].order) == order
-    for layer, column in statistics.layer_columns.items():
-        alone = statistics.gradient[column] + 0.5 * statistics.root[:, column].square().sum()
-        assert prices.layers[layer] == pytest.approx(alone.item(), rel=1e-4)
 
 
 @given(st.one_of(genomes(), marked_genomes()))
@@ -83,10 +81,12 @@ def test_prices_are_complete_finite_and_survive_json(name):
     generator = torch.Generator().manual_seed(3)
     targets = torch.randint(genome.num_classes, (4,), generator=generator)
     statistics = gate_statistics(randomised(genome), genome, random_inputs(genome), targets)
-    prices = obd_prices(statistics, genome)
+    priced = [PricedEdit(e, 0.1234567, 0.0, -1, "obd") for e in legal_edits(genome, (PruneLayer, Factorise))]
+    prices = obd_prices(statistics, genome, edits=priced)
     assert prices.are_finite
     assert msgspec.json.decode(msgspec.json.encode(prices), type=Prices) == prices
-    assert prices.layers.keys() == statistics.layer_columns.keys()
+    assert prices.layers == {e.layer: 0.12346 for e in legal_edits(genome, (PruneLayer,))}
+    assert [item.edit for item in prices.edits] == list(legal_edits(genome, (Factorise,)))
     assert {group: len(priced.order) for group, priced in prices.units.items()} == {
         group: where.stop - where.start for group, where in statistics.columns.items()
     }
@@ -98,7 +98,7 @@ def test_prices_are_complete_finite_and_survive_json(name):
 def test_proposals_are_cut_from_the_orders_at_the_nearest_size(share):
     genome = resnet((8, 16), 2, 8)
     statistics = random_statistics(genome)
-    prices = msgspec.structs.replace(obd_prices(statistics, genome), layers={})
+    prices = obd_prices(statistics, genome)
     rng = Random(0)
     for _ in range(30):
         proposal = propose(genome, prices, rng, growth=0, smallest=share, largest=share)

@@ -18,7 +18,6 @@ from evo_topo.edits import (
     GrowKernel,
     PruneBranch,
     PruneConnections,
-    PruneLayer,
     PruneUnits,
     ShrinkKernel,
     SplitBranch,
@@ -40,9 +39,17 @@ NAMES = ["dense", "squeeze_excitation", "one_dimensional", "strided", "perceptro
 LOCAL = tuple(kind for kind in KINDS if kind not in (PruneUnits, SplitUnits, AddUnits, Trade))
 
 
+QUADRATIC = partial(price, curvature="exact", share=1, measured=0)
+
+
 def examples_of(genome, batch=6):
     generator = torch.Generator().manual_seed(3)
     return random_inputs(genome, batch), torch.randint(genome.num_classes, (batch,), generator=generator)
+
+
+def twice(*tensors):
+    """The same examples in both halves: in that for directions and local edits, and in that for slopes."""
+    return [torch.cat([tensor, tensor]) for tensor in tensors]
 
 
 def quadratic(logits_of, targets):
@@ -58,7 +65,7 @@ def quadratic(logits_of, targets):
 def change_at_joint(model, genome, edit, inputs):
     """The joint, its value, and the value that the whole inherited child has there."""
     before, after = edit.joint(genome)
-    probe = Probe(inputs[:1], torch.zeros(1, dtype=torch.long))  # an eighth of six; OBD asks for no labels
+    probe = Probe(inputs[:2], torch.zeros(2, dtype=torch.long))  # an eighth of twelve; OBD asks for no labels
     child, child_model = edit.apply(genome), inherit(model, genome, edit, probe)
     values = evaluate_nodes(model, genome, inputs)
     common = {}
@@ -74,7 +81,7 @@ def test_local_edits_cost_the_quadratic_form_along_their_change(name):
     model, (inputs, targets) = randomised(genome), examples_of(genome)
     edits = [e for e in legal_edits(genome, LOCAL) if not e.is_function_preserving and e.joint(genome)]
     assert edits
-    for priced in price(model, genome, edits, inputs, targets, "exact", share=1, batch_size=4):
+    for priced in QUADRATIC(model, genome, edits, *twice(inputs, targets), batch_size=3):
         joint, old, new = change_at_joint(model, genome, priced.edit, inputs)
 
         def logits(t, joint=joint, old=old, new=new):
@@ -99,7 +106,7 @@ def test_the_price_is_the_loss_of_small_changes_to_second_order(kind):
 
     h = 1e-5
     slope, curve = (loss(h) - loss(-h)) / (2 * h), (loss(h) - 2 * loss(0) + loss(-h)) / h**2
-    (priced,) = price(model, genome, [edit], inputs, targets, "exact")
+    (priced,) = QUADRATIC(model, genome, [edit], *twice(inputs, targets))
     assert priced.loss_change == pytest.approx(slope + curve / 2, rel=1e-3)
 
 
@@ -257,8 +264,7 @@ def test_one_new_parameter_promises_its_own_newton_step():
     genome = net.end(net.relu(net.conv(x, 1, bias=True)))
     model, (inputs, targets) = randomised(genome), examples_of(genome, 16)
     edit = next(e for e in legal_edits(genome, (SplitBranch,)) if e.kernel == 0)
-    both = [torch.cat([tensor, tensor]) for tensor in (inputs, targets)]
-    (priced,) = price(model, genome, [edit], *both, "exact", batch_size=16)
+    (priced,) = price(model, genome, [edit], *twice(inputs, targets), "exact", batch_size=16)
     values = evaluate_nodes(model, genome, inputs)
     known = {edit.target: values[edit.target]}
 
@@ -289,18 +295,15 @@ def test_every_edit_has_a_price(name):
     assert kinds.get(Trade, "sum") == "sum"
 
 
-def test_units_and_layers_are_priced_as_by_the_gates():
+def test_units_are_priced_as_by_the_gates():
     genome = versatile()
     model, (inputs, targets) = randomised(genome), examples_of(genome, 8)
     sets = (("conv1", (0, 2)), ("conv4", (1,)))
-    edits = [PruneUnits(sets), SplitUnits(sets), *legal_edits(genome, (PruneLayer,))]
+    edits = [PruneUnits(sets), SplitUnits(sets)]
     statistics = gate_statistics(model, genome, inputs, targets)
-    pruned, split, *layers = price(model, genome, edits, inputs, targets, "exact", batch_size=3)
+    pruned, split = price(model, genome, edits, inputs, targets, "exact", batch_size=3)
     assert pruned.loss_change == pytest.approx(set_saliency(statistics, dict(sets)))
     assert (split.loss_change, split.promise) == (0.0, pytest.approx(min(-pruned.loss_change, 0.0)))
-    for item in layers:
-        column = statistics.layer_columns[item.edit.layer]
-        assert item.loss_change == pytest.approx(float(statistics.alone[column]))
 
 
 def test_a_trade_costs_the_sum_of_its_parts():

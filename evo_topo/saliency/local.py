@@ -1,0 +1,143 @@
+"""Prices of local edits: OBD on many examples, corrected by what comes true on some of them.
+
+The quadratic form misses what is far from quadratic, most of all at early layers, where a change that spoils
+everything behind it may look cheap. Since all activations of the parent are there, the loss of a local edit
+on a few examples takes no more than the layers behind its joint; how far it is from what OBD says of the same
+examples tells how far OBD is from the truth on the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from evo_topo.edits import AnyEdit
+from evo_topo.genome import Genome, Node
+from evo_topo.inheritance import Probe, inherit_some
+from evo_topo.saliency.changes import Response, Values, along, in_common, nodes_towards, run_nodes
+
+
+class LocalChange:
+    """The change that a local edit makes at its joint.
+
+    Args:
+        model: The parent's network.
+        genome: The parent's genome.
+        edit: A local edit, which has a joint.
+        probe: Examples that say which connections a layer keeps, where that is asked.
+
+    Attributes:
+        joint: The parent's node whose value changes.
+    """
+
+    def __init__(self, model: nn.Module, genome: Genome, edit: AnyEdit, probe: Probe | None = None) -> None:
+        joint = edit.joint(genome)
+        assert joint is not None
+        self.joint, self._after = joint
+        child = edit.apply(genome)
+        self._nodes = nodes_towards(child, [self._after], in_common(genome, child))
+        self._modules = inherit_some(model, genome, edit, child, self._nodes, probe)
+
+    @torch.no_grad()
+    def value(self, values: Values) -> Tensor:
+        """The new value of the joint, (examples, ...)."""
+        return run_nodes(self._nodes, self._modules, values)[self._after]
+
+
+class LocalPrices:
+    """Collects, batch by batch, what local edits are predicted to do to the loss and what they do.
+
+    Args:
+        model: The parent's network, in evaluation mode when examples are added.
+        genome: The parent's genome.
+        edits: Local edits.
+        seen: Examples that say which connections a layer keeps, where that is asked.
+        measured: The first so many examples are measured, too.
+    """
+
+    def __init__(
+        self, model: nn.Module, genome: Genome, edits: Iterable[AnyEdit], seen: Probe, measured: int
+    ) -> None:
+        self._model, self._end, self._unmeasured = model, genome.nodes[-1].name, measured
+        self._changes = {edit: LocalChange(model, genome, edit, seen) for edit in edits}
+        self.joints: Collection[str] = dict.fromkeys(change.joint for change in self._changes.values())
+        self._behind = {joint: _nodes_behind(genome, joint) for joint in self.joints}
+        self._predicted: list[Tensor] = []  # (examples, edits) each
+        self._measured: list[Tensor] = []
+
+    @torch.no_grad()
+    def add(self, values: Values, responses: Sequence[Response], labels: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            values: Every activation of the parent.
+            responses: Derivatives for the seeds of `loss_seeds`.
+            labels: Classes (examples,).
+        """
+        if not self._changes:
+            return
+        few = min(self._unmeasured, len(labels))
+        self._unmeasured -= few
+        first, targets = {name: value[:few] for name, value in values.items()}, labels[:few]
+        predicted, measured = [], []
+        for change in self._changes.values():
+            after = change.value(values)
+            slope, *curves = along(responses, [(change.joint, after - values[change.joint])])
+            predicted.append(slope.double() + sum(0.5 * curve.double().square() for curve in curves))
+            if few:
+                changed = run_nodes(
+                    self._behind[change.joint], self._model, {**first, change.joint: after[:few]}
+                )
+                measured.append(_losses(changed[self._end], targets) - _losses(first[self._end], targets))
+        self._predicted.append(torch.stack(predicted, 1))
+        self._measured += [torch.stack(measured, 1)] if few else []
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether predictions are corrected."""
+        return bool(self._measured)
+
+    def found(self) -> dict[AnyEdit, float]:
+        """Predicted change of the mean loss by each edit."""
+        if not self._changes:
+            return {}
+        predicted = torch.cat(self._predicted)
+        means = corrected(predicted, torch.cat(self._measured)) if self._measured else predicted.mean(0)
+        return dict(zip(self._changes, means.tolist(), strict=True))
+
+
+def corrected(predicted: Tensor, measured: Tensor) -> Tensor:
+    """Regression estimator of the mean of something that is known of some examples only.
+
+    ``m + b (q_all - q_some)`` with the slope ``b`` of the measured by the predicted (Cochran 1977, sec. 7.3),
+    kept from 0 to 1: where predictions are right it is as good as measuring all examples, where they say
+    nothing, as measuring some. From some tens of examples, a larger slope would be noise.
+
+    Args:
+        predicted: Of all examples, (examples, columns).
+        measured: Of the first of them, (some, columns).
+
+    Returns:
+        Estimated means of the measured over all examples, (columns,).
+    """
+    some = predicted[: len(measured)]
+    apart, wanted = some - some.mean(0), measured - measured.mean(0)
+    slope = (apart * wanted).sum(0) / apart.square().sum(0).clamp(min=torch.finfo(apart.dtype).tiny)
+    return measured.mean(0) + slope.clamp(0, 1) * (predicted.mean(0) - some.mean(0))
+
+
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(logits.double(), labels, reduction="none")
+
+
+def _nodes_behind(genome: Genome, joint: str) -> list[Node]:
+    """All nodes whose values follow from that of a node, in order."""
+    changed, nodes = {joint}, []
+    for node in genome.nodes:
+        if not changed.isdisjoint(node.inputs):
+            changed.add(node.name)
+            nodes.append(node)
+    return nodes
