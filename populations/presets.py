@@ -58,7 +58,7 @@ PRESETS: dict[PresetName, Preset] = {
             train_on=0.05,
             founder_examples=200_000,
             polish_examples=40_000,
-            probe_examples=1000,
+            probe_examples=500,
             example_exponent=0.25,
             accuracy_floor=0.8,
         ),
