@@ -180,14 +180,15 @@ def test_hopeless_children_are_stopped_also_in_a_resumed_run(tmp_path, monkeypat
     monkeypatch.setattr("populations.hurdles.FEWEST", 3)  # so that few children suffice,
     monkeypatch.setattr("populations.hurdles.LUCK", 0.0)  # and half of the hopeless are stopped
     reports: list[Progress] = []
-    settings = {"generations": 5, "train_on": 0.1, "ahead": 4, "polish_examples": 256, "seed": 1}
+    settings = {"generations": 5, "train_on": 0.1, "ahead": 4, "polish_examples": 256}
     evolve(small_config(tmp_path / "a", **settings), small_task(), small_founder(), reports.append)
     with Lineage(tmp_path / "a", read_only=True) as lineage:
         everyone, populations = lineage.individuals(), lineage.populations()
     stopped = [i for i in everyone if i.outcome.status == "stopped"]
     assert stopped
-    assert (reports[-1].stopped, reports[-1].failed) == (len(stopped), 0)
-    for child in everyone[1:]:
+    diverged = [i for i in everyone if i.outcome.status == "diverged"]  # as one or other does, by processor
+    assert (reports[-1].stopped, reports[-1].failed) == (len(stopped), len(diverged))
+    for child in [i for i in everyone[1:] if i not in diverged]:
         source = max(0, (child.id - 1) // 4 - 1)  # all but the 4 latest children are judged by then
         hurdle = None
         if child.edit is not None and child.generation <= 5:
