@@ -109,6 +109,7 @@ def price(
 
     Raises:
         EditError: When an edit does not apply.
+        ValueError: If `measured` is below 0.
     """
     found = price_with_gates(
         model, genome, edits, inputs, targets, curvature, share, batch_size, seed, measured
@@ -128,7 +129,9 @@ def price_with_gates(
     seed: int = 0,
     measured: int = MEASURED,
 ) -> tuple[GateStatistics, list[PricedEdit]]:
-    """Gate statistics and prices of edits from the same pass; arguments as in `price`."""
+    """Gate statistics and prices of edits from the same pass; arguments and errors as in `price`."""
+    if measured < 0:
+        raise ValueError(f"measured: expected a number of examples, at least 0, got {measured}")
     wanted = list(edits)
     parts = dict.fromkeys(part for edit in wanted for part in _parts(genome, edit))
     probe = Probe(inputs, targets)

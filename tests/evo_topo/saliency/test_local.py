@@ -76,6 +76,12 @@ def test_a_few_measured_examples_correct_the_prediction_on_more():
         assert item.loss_change == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
+def test_fewer_than_no_examples_cannot_be_measured():
+    genome = EXAMPLES["perceptron"]()
+    with pytest.raises(ValueError, match="measured: expected a number of examples, at least 0, got -1"):
+        price(randomised(genome), genome, [], *examples_of(genome, 4), measured=-1)
+
+
 tables = st.integers(0, 2**31).map(
     lambda seed: torch.randn(9, 4, generator=torch.Generator().manual_seed(seed)).double()
 )
