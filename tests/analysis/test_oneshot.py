@@ -87,3 +87,11 @@ def test_the_table_gives_mean_and_range_over_seeds():
     heading, row = oneshot_table(cells, (0.5, 0.25)).splitlines()
     assert heading.split() == ["plain", "seeds", "50%", "of", "MACs", "25%", "of", "MACs", "CPU", "seconds"]
     assert row.split() == ["ours", "2", "0.830", "(0.820", "..", "0.840)", "-", "3.0"]
+
+
+def test_a_network_that_kept_too_much_is_counted_and_not_averaged():
+    cells = [Cell("plain", seed, "ours", 0.5, left, 0.9, 3.0) for seed, left in ((1, 0.505), (2, 1.0))]
+    _, row = oneshot_table(cells, (0.5,)).splitlines()
+    assert row.split() == ["ours", "2", "0.900", "(0.900", "..", "0.900),", "1", "over", "3.0"]
+    _, row = oneshot_table(cells[1:], (0.5,)).splitlines()
+    assert row.split() == ["ours", "1", "-,", "1", "over", "3.0"]
