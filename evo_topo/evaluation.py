@@ -61,7 +61,7 @@ def logits_of(model: nn.Module, inputs: Tensor, task: Task, batch_size: int | No
     batch_size = batch_size or (128 if device.type == "cpu" else 2048)
     with in_mode(model, training=False), torch.no_grad():
         batches = torch.split(inputs, batch_size)
-        return torch.cat([model(normalised(task, batch.to(device))).float() for batch in batches])
+        return torch.cat([model(task.normalise(batch.to(device))).float() for batch in batches])
 
 
 def reestimate_batchnorm(model: nn.Module, task: Task, examples: int, seed: int) -> None:
@@ -91,16 +91,10 @@ def reestimate_batchnorm(model: nn.Module, task: Task, examples: int, seed: int)
             # batches of (nearly) one size, because the average weighs them alike
             for index in chosen.tensor_split(math.ceil(len(chosen) / _CALIBRATION_BATCH)):
                 inputs = task.train.inputs[index.to(task.train.inputs.device)]
-                model(normalised(task, inputs.to(device_of(model))))
+                model(task.normalise(inputs.to(device_of(model))))
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
-
-
-def normalised(task: Task, inputs: Tensor) -> Tensor:
-    """What the network reads; images in channels_last, in which convolutions run faster."""
-    normal = task.normalise(inputs)
-    return normal.contiguous(memory_format=torch.channels_last) if normal.ndim == 4 else normal
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evo_topo.augmentation import shift_and_flip
+from evo_topo.bfloat16 import has_fast_bfloat16
 from evo_topo.binary import clip_latent, latent_weights
 from evo_topo.distillation import Teaching
-from evo_topo.evaluation import normalised
 from evo_topo.recipe import Recipe
 from evo_topo.task import Task
 
@@ -62,7 +62,7 @@ class Step:
         with torch.autocast(
             device.type, torch.bfloat16, enabled=has_fast_bfloat16(device), cache_enabled=False
         ):
-            logits = self.model(normalised(self.task, inputs)).float()
+            logits = self.model(self.task.normalise(inputs)).float()
         if self.teaching is None:
             loss = functional.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
         else:
@@ -134,17 +134,6 @@ class CapturedStep:
         except RuntimeError:
             return None
         return _Recording(graph, fixed_index, fixed_moves, loss)
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 pays on ``device``: on the CPU it needs AMX or AVX512-BF16."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        # an older torch does not tell, and then trains in float32
-        found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-        return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
-    return False
 
 
 def _optimiser(model: nn.Module, recipe: Recipe, rate: Tensor | None) -> torch.optim.SGD:

@@ -69,12 +69,10 @@ def _trained(order: Order, child: Conception, task: Task, device: torch.device, 
         result = train(model, task, recipe, order.seed, device, _teaching(order, task, device), order.hurdle)
     except Stopped as stop:
         return _stopped(child, stop, device, started)
-    model.to(memory_format=torch.channels_last)  # a quarter faster on the CPU
     reestimate_batchnorm(model, task, recipe.calibration_examples, order.seed)
     measured = evaluate(model, task.validation, task)
     if not measured.loss < float("inf"):
         raise Diverged(result.steps, measured.loss)
-    model.to(memory_format=torch.contiguous_format)
     prices = price_edits(model, genome, *probe, order.criterion, order.seed)
     outcome = Outcome(
         "ok",

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from analysis.benchmarks.synthetic import CLASSES, SHAPE, STRIDES
+from evo_topo.bfloat16 import has_fast_bfloat16
 from evo_topo.recipe import Recipe
-from evo_topo.stepping import has_fast_bfloat16
 
 
 def plain_network(widths: Sequence[int]) -> nn.Sequential:

@@ -8,6 +8,7 @@ the gradient ``M w`` with ``M = E[g x^T]``, if what lies between is taken for th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -38,6 +39,10 @@ from evo_topo.units import NEW, mixes_units, unit_table
 
 _FOLLOWED = (Norm, Activation, Dropout, Pool, GlobalPool, Flatten, Add, Multiply, Concat)
 """What may lie between a maker and its readers; all else ends a path, as grouped convolutions do."""
+MOST_PLACES = 64
+"""In a map, those by which a convolution's gradient is told. On two networks, promises from 500 and from
+1,000 examples agree with those from 4,000 examples and all places (rank correlation .55, .72) about as well
+as promises from all places do (.58, .72)."""
 _RIDGE = 1e-3  # share of the mean input power that is added to every direction before whitening
 
 
@@ -219,16 +224,22 @@ def _weight_gradient(node: Node, values: Tensor, gradient: Tensor) -> Tensor:
 def conv_weight_gradient(op: Conv, read: Tensor, size: Sequence[int], gradient: Tensor) -> Tensor:
     """Gradient of a convolution's weight of a given size, summed over examples.
 
+    Of large maps it is estimated from some places, in a grid: neighbours say much the same.
+
     Args:
         op: The convolution.
         read: What it reads (examples, channels, ...).
         size: Of the weight, (out, in / groups, *kernel).
         gradient: At what it makes, (examples, out, ...).
     """
+    step, extents = 1, gradient.shape[2:]
+    while prod(-(-extent // step) for extent in extents) > MOST_PLACES:
+        step += 1
+    for dim in range(2, gradient.dim()):
+        gradient = gradient[(slice(None),) * dim + (slice(None, None, step),)]
+    stride = [step * places for places in op.stride]
     # torch.nn.grad's own functions expand one number to the weight, and crash on channels_last
     weight, zeros = read.new_zeros(tuple(size)), [0] * len(op.kernel)
-    settings = (op.stride, op.padding, op.dilation, False, zeros, op.groups, (False, True, False))
-    found: Tensor = torch.ops.aten.convolution_backward(
-        gradient.contiguous(), read.contiguous(), weight, None, *settings
-    )[1]
-    return found
+    settings = (stride, op.padding, op.dilation, False, zeros, op.groups, (False, True, False))
+    found: Tensor = torch.ops.aten.convolution_backward(gradient, read, weight, None, *settings)[1]
+    return found * float(step ** len(extents))

@@ -53,12 +53,12 @@ class ChangeProbe(GateProbe):
         self._joints = dict.fromkeys(joints)
         self._kept: dict[str, Tensor] = {}
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, fast: bool = False) -> Tensor:
         """Logits (examples, classes) of normalised inputs, with the graph for `responses`."""
         graph: dict[str, Tensor] = {}
         self.values, self._kept = {}, {}  # or two batches would be held at once
         self._reads = {}
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.autocast(inputs.device.type, torch.bfloat16, enabled=fast):
             for node in self.genome.nodes:
                 if isinstance(node.op, Input):
                     value = inputs.detach().requires_grad_()
@@ -67,7 +67,7 @@ class ChangeProbe(GateProbe):
                 graph[node.name] = value.view_as(value) if node.name in self._joints else value
         self.values = {name: value.detach() for name, value in graph.items()}
         self._kept = {name: graph[name] for name in self._joints}
-        return graph[self.genome.nodes[-1].name]
+        return graph[self.genome.nodes[-1].name].to(inputs.dtype)
 
     def responses(self, logits: Tensor, seeds: Iterator[Tensor]) -> list[Response]:
         """Derivatives of each example's ``<seed, logits>``, for each seed (examples, classes)."""
@@ -76,7 +76,7 @@ class ChangeProbe(GateProbe):
         for seed in seeds:
             grads = seeded_gradients(logits, seed, places)
             at = dict(zip(self._kept, grads[len(reads) :], strict=True))
-            found.append(Response(self._table(grads[: len(reads)]), at))
+            found.append(Response(self._table(grads[: len(reads)], logits.dtype), at))
         return found
 
 
@@ -112,5 +112,6 @@ def along(responses: Sequence[Response], differences: Iterable[tuple[str, Tensor
     totals = [response.table.new_zeros(len(response.table)) for response in responses]
     for joint, difference in differences:
         for total, response in zip(totals, responses, strict=True):
-            total += torch.linalg.vecdot(response.at[joint].flatten(1), difference.flatten(1))
+            product = response.at[joint] * difference  # flattened first, channels_last would be copied
+            total += product.sum(tuple(range(1, product.dim())))
     return totals

@@ -8,12 +8,14 @@ unit is read and over space *before* anything is squared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Self
+from functools import partial
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from evo_topo.curvature import seeded_gradients
 from evo_topo.genome import Genome
@@ -24,8 +26,8 @@ from evo_topo.units import mixes_units, unit_table
 class GateProbe:
     """Hooks a model so that gate derivatives can be read off; use as a context manager.
 
-    Inside the context the model is in evaluation mode and its parameters take no gradient, which
-    makes a backward pass as cheap as a forward pass.
+    Inside the context the model is in evaluation mode, its parameters take no gradient, and its BatchNorms
+    pass gradients on by their factors alone, which makes a backward pass as cheap as a forward pass.
 
     Attributes:
         columns: For each unit group, its slice of the columns; units in order.
@@ -63,6 +65,11 @@ class GateProbe:
                 if parameter.requires_grad:
                     stack.callback(parameter.requires_grad_, True)
                     parameter.requires_grad_(False)
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    stack.callback(delattr, module, "forward")
+                    frozen = partial(_FrozenNorm.apply, _factor(module), module.forward)
+                    module.forward = frozen  # type: ignore[method-assign]
             stack.enter_context(in_mode(self.model, training=False))
             self._undo = stack.pop_all()
         return self
@@ -95,24 +102,42 @@ class GateProbe:
         Returns:
             Tensor (examples, columns); the columns are described by `columns`.
         """
-        return self._table(seeded_gradients(logits, seed, list(self._reads.values())))
+        return self._table(seeded_gradients(logits, seed, list(self._reads.values())), logits.dtype)
 
-    def _table(self, grads: Sequence[Tensor]) -> Tensor:
+    def _table(self, grads: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         """The derivatives (examples, columns) that follow from the gradients at all that is read."""
-        table = grads[0].new_zeros(len(grads[0]), self.width)
+        table = torch.zeros(len(grads[0]), self.width, dtype=dtype, device=grads[0].device)
         for (name, read), grad in zip(self._reads.items(), grads, strict=True):
             channels, columns = (index.to(table.device) for index in self._places[name])
-            change = -_sum_space(grad, read.detach())
-            table.index_add_(1, columns, change[:, channels].to(table.dtype))
+            change = -_sum_space(grad, read.detach(), dtype)
+            table.index_add_(1, columns, change[:, channels])
         return table
 
 
-def _sum_space(a: Tensor, b: Tensor) -> Tensor:
+class _FrozenNorm(torch.autograd.Function):
+    """A BatchNorm of fixed statistics; torch's own backward pass takes several times as long for it."""
+
+    @staticmethod
+    def forward(ctx: Any, factor: Tensor, norm: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(factor)
+        return norm(inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:
+        (factor,) = ctx.saved_tensors
+        return None, None, grad * factor.to(grad.dtype).view(-1, *[1] * (grad.dim() - 2))
+
+
+def _factor(norm: _BatchNorm) -> Tensor:
+    """What each channel is multiplied by in evaluation mode."""
+    assert norm.running_var is not None
+    return norm.weight.detach() * (norm.running_var + norm.eps).rsqrt()
+
+
+def _sum_space(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     """Product summed over all but examples and channels: (examples, channels)."""
-    if a.dim() == 2:
-        return a * b
-    products: Tensor = torch.linalg.vecdot(a.flatten(2), b.flatten(2))  # einsum takes twice as long
-    return products
+    product = a * b  # whatever the layout; einsum takes ten times as long in channels_last
+    return product.to(dtype) if a.dim() == 2 else product.flatten(2).sum(2, dtype=dtype)
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from evo_topo.edits import AnyEdit
-from evo_topo.genome import Genome, Node
+from evo_topo.genome import Genome
 from evo_topo.inheritance import Probe, inherit_some
+from evo_topo.saliency.behind import Behind
 from evo_topo.saliency.changes import Response, Values, along, in_common, nodes_towards, run_nodes
 
 
@@ -61,10 +62,10 @@ class LocalPrices:
     def __init__(
         self, model: nn.Module, genome: Genome, edits: Iterable[AnyEdit], seen: Probe, measured: int
     ) -> None:
-        self._model, self._end, self._unmeasured = model, genome.nodes[-1].name, measured
+        self._end, self._unmeasured = genome.nodes[-1].name, measured
         self._changes = {edit: LocalChange(model, genome, edit, seen) for edit in edits}
         self.joints: Collection[str] = dict.fromkeys(change.joint for change in self._changes.values())
-        self._behind = {joint: _nodes_behind(genome, joint) for joint in self.joints}
+        self._behind = {joint: Behind(model, genome, joint) for joint in self.joints}
         self._predicted: list[Tensor] = []  # (examples, edits) each
         self._measured: list[Tensor] = []
 
@@ -82,16 +83,15 @@ class LocalPrices:
         few = min(self._unmeasured, len(labels))
         self._unmeasured -= few
         first, targets = {name: value[:few] for name, value in values.items()}, labels[:few]
+        before = _losses(first[self._end], targets)
         predicted, measured = [], []
         for change in self._changes.values():
             after = change.value(values)
             slope, *curves = along(responses, [(change.joint, after - values[change.joint])])
             predicted.append(slope.double() + sum(0.5 * curve.double().square() for curve in curves))
             if few:
-                changed = run_nodes(
-                    self._behind[change.joint], self._model, {**first, change.joint: after[:few]}
-                )
-                measured.append(_losses(changed[self._end], targets) - _losses(first[self._end], targets))
+                logits = self._behind[change.joint].logits(first, after[:few])
+                measured.append(_losses(logits, targets) - before)
         self._predicted.append(torch.stack(predicted, 1))
         self._measured += [torch.stack(measured, 1)] if few else []
 
@@ -131,13 +131,3 @@ def corrected(predicted: Tensor, measured: Tensor) -> Tensor:
 
 def _losses(logits: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(logits.double(), labels, reduction="none")
-
-
-def _nodes_behind(genome: Genome, joint: str) -> list[Node]:
-    """All nodes whose values follow from that of a node, in order."""
-    changed, nodes = {joint}, []
-    for node in genome.nodes:
-        if not changed.isdisjoint(node.inputs):
-            changed.add(node.name)
-            nodes.append(node)
-    return nodes

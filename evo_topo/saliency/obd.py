@@ -90,24 +90,28 @@ class DerivativeSums:
     """
 
     def __init__(self, width: int) -> None:
-        self.width, self.count = width, 0
+        self.width, self.count, self._curved = width, 0, 0  # examples, and those with curvature
         self.gradient = torch.zeros(width, dtype=torch.float64)
         self.roots: list[Tensor] = []
 
     def add(self, tables: Iterable[Tensor]) -> None:
-        """Adds a batch: tables (examples, columns), the first for `loss_seeds`' first seed, and so on."""
+        """Adds a batch: tables (examples, columns), the first for `loss_seeds`' first seed, and so on.
+
+        Without any but the first, a batch says nothing of the curvature.
+        """
         for number, table in enumerate(tables):
             if number == 0:
                 self.gradient += table.sum(0).double().cpu()
                 self.count += len(table)
                 continue
+            self._curved += len(table) if number == 1 else 0
             self.roots.append(table.cpu())
             if sum(map(len, self.roots)) > 4 * self.width:
                 self.roots = [_condensed(self.roots)]
 
     def mean(self) -> tuple[Tensor, Tensor]:
         """Mean gradient (columns,), and a root (rows, columns) of the mean curvature."""
-        return self.gradient / self.count, _condensed(self.roots) / self.count**0.5
+        return self.gradient / self.count, _condensed(self.roots) / self._curved**0.5
 
 
 def loss_seeds(

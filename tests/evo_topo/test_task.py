@@ -67,6 +67,15 @@ def test_normalised_training_inputs_have_mean_zero_and_unit_variance(shape, dtyp
     assert task.normalise(task.train.inputs[:5]).dtype == torch.float32
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalised_images_have_their_channels_last(channels) -> None:
+    """By their strides: of one channel, torch takes any layout for channels_last."""
+    data = cached_digits()
+    inputs = np.tile(data.data.reshape(-1, 1, 8, 8), (1, channels, 1, 1)).astype(np.uint8)
+    task = Task.from_arrays("digits", inputs, data.target)
+    assert task.normalise(task.train.inputs[:5]).stride() == (64 * channels, 1, 8 * channels, channels)
+
+
 def test_read_only_arrays_are_welcome() -> None:
     data = load_wine()
     data.data.setflags(write=False)

@@ -77,6 +77,25 @@ def test_columns_of_the_root_multiply_to_the_hessian_of_the_loss(classes):
     assert relative_error(columns.T @ columns, expected) < 1e-12
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+def test_every_drawn_column_is_as_long_as_the_trace_says(classes):
+    logits = 3 * torch.randn(20, classes, generator=torch.Generator().manual_seed(0)).double()
+    p = logits.softmax(1)
+    drawn = [
+        next(hessian_root(p.log(), "sampled", 1, torch.Generator().manual_seed(seed))) for seed in range(30)
+    ]
+    for columns in drawn:
+        assert torch.allclose(columns.square().sum(1), 1 - p.square().sum(1))
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_a_network_that_is_certain_has_no_curvature():
+    log_p = torch.tensor([[0.0, -torch.inf], [0.0, -1000.0], [-1e-9, -30.0]])
+    (columns,) = hessian_root(log_p, "sampled", 1, torch.Generator())
+    assert (columns[:2] == 0).all()
+    assert columns.isfinite().all()
+
+
 @pytest.mark.parametrize("name", ["one_dimensional", "depthwise", "grouped", "concat_swapped"])
 def test_in_a_chain_of_relu_layers_the_ggn_is_the_hessian(name):
     genome = EXAMPLES[name]()

@@ -300,10 +300,28 @@ def test_units_are_priced_as_by_the_gates():
     model, (inputs, targets) = randomised(genome), examples_of(genome, 8)
     sets = (("conv1", (0, 2)), ("conv4", (1,)))
     edits = [PruneUnits(sets), SplitUnits(sets)]
-    statistics = gate_statistics(model, genome, inputs, targets)
+    slope = gate_statistics(model, genome, inputs, targets).gradient
+    statistics = gate_statistics(model, genome, inputs[:6], targets[:6])._replace(gradient=slope)
     pruned, split = price(model, genome, edits, inputs, targets, "exact", batch_size=3)
     assert pruned.loss_change == pytest.approx(set_saliency(statistics, dict(sets)))
     assert (split.loss_change, split.promise) == (0.0, pytest.approx(min(-pruned.loss_change, 0.0)))
+
+
+@pytest.mark.parametrize("name", ["small_resnet", "one_dimensional", "depthwise"])
+def test_prices_in_bfloat16_are_those_in_float32_but_for_rounding(monkeypatch, name):
+    genome = EXAMPLES[name]()
+    model, (inputs, targets) = randomised(genome).float(), examples_of(genome, 32)
+    edits, found = list(legal_edits(genome)), {}
+    for fast in (False, True):
+        monkeypatch.setattr("evo_topo.saliency.structural.has_fast_bfloat16", lambda _, fast=fast: fast)
+        found[fast] = price(model, genome, edits, inputs.float(), targets, batch_size=4)
+    most = max(abs(item.loss_change) for item in found[False] if item.criterion == "obd")
+    for exact, rounded in zip(found[False], found[True], strict=True):
+        is_by_gates = exact.criterion in ("obd", "saliency")
+        if not is_by_gates:  # they come from the batches before
+            assert exact == rounded
+        assert rounded.loss_change == pytest.approx(exact.loss_change, abs=0.1 * most)
+    assert found[False] != found[True]
 
 
 def test_a_trade_costs_the_sum_of_its_parts():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from evo_topo.stepping import has_fast_bfloat16
+from evo_topo.bfloat16 import has_fast_bfloat16
 
 
 @pytest.mark.parametrize(
