@@ -105,8 +105,9 @@ def _leading(covariance: Tensor, patches: Tensor, criterion: str, count: int) ->
         ridge = _RIDGE * values.clamp(min=0).mean() + 1e-30
         whitening = vectors * (values.clamp(min=0) + ridge).rsqrt() @ vectors.T
         covariance = covariance @ whitening
-    _, strengths, found = torch.linalg.svd(covariance, full_matrices=False)
-    found = found[:count][strengths[:count] > 1e-12 * strengths[:1]]
+    # right singular vectors, from a matrix that is no larger where there are many readers
+    powers, vectors = torch.linalg.eigh(covariance.T @ covariance)
+    found = vectors.T.flip(0)[:count][powers.flip(0)[:count] > 1e-14 * powers[-1:]]
     if whitening is not None:
         found = found @ whitening
     # the sign of a singular vector is arbitrary: the largest weight is positive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -14,48 +15,61 @@ from evo_topo.saliency.changes import Values, run_nodes
 
 
 class Behind:
-    """The nodes whose values follow from that of a node. BatchNorms are folded, ReLUs write in place.
+    """Runs the nodes whose values follow from that of one. BatchNorms are folded, ReLUs write in place.
 
     Args:
-        model: Network of `genome`; what it later becomes makes no difference to what is folded.
+        model: Network of `genome`, as it is now.
         genome: Its genome.
-        joint: The node.
     """
 
-    def __init__(self, model: nn.Module, genome: Genome, joint: str) -> None:
-        self._joint, self._nodes = joint, list[Node]()
-        changed = {joint}
-        for node in genome.nodes:
-            if not changed.isdisjoint(node.inputs):
-                changed.add(node.name)
-                self._nodes.append(node)
-        made, children = changed - {joint}, dict(model.named_children())
-        self._modules = nn.Module()
+    def __init__(self, model: nn.Module, genome: Genome) -> None:
+        self._genome, self._children = genome, dict(model.named_children())
+        self._folded: dict[str, nn.Module] = {}  # convolutions, by their BatchNorm
         with in_mode(model, training=False):
-            for node in self._nodes:
-                if node.name not in children:
-                    continue
-                module, read = children[node.name], node.inputs[0]
-                if isinstance(module, nn.ReLU | nn.ReLU6) and overwritten(genome, node) in made:
-                    module = nn.ReLU(inplace=True) if isinstance(module, nn.ReLU) else nn.ReLU6(inplace=True)
-                elif isinstance(module, _BatchNorm) and read in made and _is_foldable(genome, node):
-                    layer = children[read]
+            for node in genome.nodes:
+                norm, layer = self._children.get(node.name), self._children.get(next(iter(node.inputs), ""))
+                if isinstance(norm, _BatchNorm) and _is_foldable(genome, node):
                     assert isinstance(layer, nn.Conv1d | nn.Conv2d)
-                    self._modules.add_module(read, fuse_conv_bn_eval(layer, module))
-                    module = nn.Identity()
-                self._modules.add_module(node.name, module)
+                    self._folded[node.name] = fuse_conv_bn_eval(layer, norm)
+        self._parts: dict[str, tuple[list[Node], nn.Module]] = {}
 
-    def logits(self, values: Values, value: Tensor) -> Tensor:
-        """What the network answers where the joint has another value.
+    def logits(self, joint: str, values: Values, value: Tensor) -> Tensor:
+        """What the network answers where a node has another value.
 
         Args:
-            values: Every activation with the joint's own value, (examples, ...) each.
-            value: The other value.
+            joint: The node.
+            values: Every activation with the node's own value, (examples, ...) each.
+            value: The other value, or several for each example, (several x examples, ...).
+
+        Returns:
+            Logits (several x examples, classes).
         """
-        if not self._nodes:
-            return value
-        found = run_nodes(self._nodes, self._modules, {**values, self._joint: value})
-        return found[self._nodes[-1].name]
+        if joint not in self._parts:
+            self._parts[joint] = self._part(joint)
+        nodes, modules = self._parts[joint]
+        made = {joint, *(node.name for node in nodes)}
+        beside = {name: values[name] for node in nodes for name in node.inputs if name not in made}
+        again = len(value) // len(next(iter(values.values())))
+        known = {name: torch.cat([kept] * again) for name, kept in beside.items()} if again > 1 else beside
+        return run_nodes(nodes, modules, {**known, joint: value})[self._genome.nodes[-1].name]
+
+    def _part(self, joint: str) -> tuple[list[Node], nn.Module]:
+        """The nodes behind one, in order, and their modules."""
+        nodes, changed, modules = list[Node](), {joint}, nn.Module()
+        for node in self._genome.nodes:
+            if changed.isdisjoint(node.inputs):
+                continue
+            module, over = self._children.get(node.name), overwritten(self._genome, node)
+            if node.name in self._folded and node.inputs[0] in changed - {joint}:
+                modules.add_module(node.inputs[0], self._folded[node.name])
+                module = nn.Identity()
+            elif over in changed - {joint} and isinstance(module, nn.ReLU | nn.ReLU6):
+                module = nn.ReLU(inplace=True) if isinstance(module, nn.ReLU) else nn.ReLU6(inplace=True)
+            if module is not None:
+                modules.add_module(node.name, module)
+            changed.add(node.name)
+            nodes.append(node)
+        return nodes, modules
 
 
 def _is_foldable(genome: Genome, norm: Node) -> bool:

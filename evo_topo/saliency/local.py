@@ -63,9 +63,13 @@ class LocalPrices:
         self, model: nn.Module, genome: Genome, edits: Iterable[AnyEdit], seen: Probe, measured: int
     ) -> None:
         self._end, self._unmeasured = genome.nodes[-1].name, measured
-        self._changes = {edit: LocalChange(model, genome, edit, seen) for edit in edits}
-        self.joints: Collection[str] = dict.fromkeys(change.joint for change in self._changes.values())
-        self._behind = {joint: Behind(model, genome, joint) for joint in self.joints}
+        changes = {edit: LocalChange(model, genome, edit, seen) for edit in edits}
+        self.joints: Collection[str] = dict.fromkeys(change.joint for change in changes.values())
+        self._changes = {  # those of one joint together
+            joint: {edit: change for edit, change in changes.items() if change.joint == joint}
+            for joint in self.joints
+        }
+        self._behind = Behind(model, genome)
         self._predicted: list[Tensor] = []  # (examples, edits) each
         self._measured: list[Tensor] = []
 
@@ -85,13 +89,14 @@ class LocalPrices:
         first, targets = {name: value[:few] for name, value in values.items()}, labels[:few]
         before = _losses(first[self._end], targets)
         predicted, measured = [], []
-        for change in self._changes.values():
-            after = change.value(values)
-            slope, *curves = along(responses, [(change.joint, after - values[change.joint])])
-            predicted.append(slope.double() + sum(0.5 * curve.double().square() for curve in curves))
+        for joint, changes in self._changes.items():
+            after = [change.value(values) for change in changes.values()]
+            for value in after:
+                slope, *curves = along(responses, [(joint, value - values[joint])])
+                predicted.append(slope.double() + sum(0.5 * curve.double().square() for curve in curves))
             if few:
-                logits = self._behind[change.joint].logits(first, after[:few])
-                measured.append(_losses(logits, targets) - before)
+                logits = self._behind.logits(joint, first, torch.cat([value[:few] for value in after]))
+                measured += [_losses(part, targets) - before for part in torch.split(logits, few)]
         self._predicted.append(torch.stack(predicted, 1))
         self._measured += [torch.stack(measured, 1)] if few else []
 
@@ -106,7 +111,8 @@ class LocalPrices:
             return {}
         predicted = torch.cat(self._predicted)
         means = corrected(predicted, torch.cat(self._measured)) if self._measured else predicted.mean(0)
-        return dict(zip(self._changes, means.tolist(), strict=True))
+        edits = [edit for changes in self._changes.values() for edit in changes]
+        return dict(zip(edits, means.tolist(), strict=True))
 
 
 def corrected(predicted: Tensor, measured: Tensor) -> Tensor:

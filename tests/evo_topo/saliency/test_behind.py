@@ -26,14 +26,17 @@ def check(genome, joint):
     model, inputs = randomised(genome).eval(), random_inputs(genome, 3)
     values = values_of(genome, model, inputs)
     before = {name: value.clone() for name, value in values.items()}
-    behind = Behind(model.train(), genome, joint)
+    behind = Behind(model.train(), genome)
     assert all(module.training for module in model.modules())
     model.eval()
     value = values[joint] + torch.randn_like(values[joint])
     kept = value.clone()
     expected = values_of(genome, model, inputs, {joint: value.clone()})[genome.nodes[-1].name]
     for _ in range(2):  # it leaves what it reads as it was
-        assert relative_error(behind.logits(values, value), expected) < 1e-10
+        assert relative_error(behind.logits(joint, values, value), expected) < 1e-10
+    both = behind.logits(joint, values, torch.cat([value, values[joint]]))
+    assert relative_error(both[:3], expected) < 1e-10
+    assert relative_error(both[3:], values[genome.nodes[-1].name]) < 1e-10
     assert torch.equal(value, kept)
     assert all(torch.equal(values[name], before[name]) for name in values)
 
