@@ -33,6 +33,8 @@ DUELLISTS = 4
 """Members that DEAP's tournament by dominance and crowding takes at a time."""
 STEP, OUTWARD = 0.1, 0.5
 """Smallest size of a mutation, as a share of the parent's FLOPs, and of one that draws the front out."""
+NEAR = 0.25
+"""Of the way from the accuracy asked for to the best, what counts as near the former."""
 TRIES = 8
 """Mutations that are drawn until one gives a network that is new to the run."""
 
@@ -176,8 +178,8 @@ def smallest_step(parent: Individual, rivals: Sequence[Individual], floor: float
     if parent.flops > min(rival.flops for rival in rivals):
         return STEP
     best = max(rival.outcome.accuracy or 0.0 for rival in rivals)
-    midway = (best + floor) / 2
-    return OUTWARD if (parent.outcome.accuracy or 0.0) >= midway else STEP
+    enough = floor + NEAR * (best - floor)
+    return OUTWARD if (parent.outcome.accuracy or 0.0) >= enough else STEP
 
 
 def further_training(parent: Individual, id: int, generation: int) -> Birth:  # noqa: A002
