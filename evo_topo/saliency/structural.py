@@ -104,7 +104,8 @@ def price(
         targets: Class of each example (examples,).
         curvature: ``sampled``, or ``exact`` at one more backward pass per class.
         share: Of the examples, those that edits with a joint and growths are priced on, at least two batches;
-            half of them find the directions of growths, and the others say what these promise.
+            half of them find the directions of growths, and the others say what these promise. Twice as many
+            rank growths better (.45 instead of .24 on four digits networks) and take an eighth longer in all.
         batch_size: Examples whose activations are held at once.
         seed: Seed of the drawn labels.
         measured: Of these, the examples whose loss is measured for each edit with a joint.
