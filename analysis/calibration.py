@@ -37,7 +37,7 @@ from analysis.common import (
 )
 from evo_topo.calibration import Isotonic
 from populations.calibrating import calibration_of
-from populations.lineage import LineageError
+from populations.records import LineageError
 
 _WIDEST = 7  # kinds of edits side by side
 

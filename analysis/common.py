@@ -18,7 +18,8 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from populations.individual import Individual
-from populations.lineage import Lineage, LineageError
+from populations.lineage import Lineage
+from populations.records import LineageError
 
 T = TypeVar("T")
 Fraction = Annotated[float, Meta(ge=0, le=1)]

@@ -39,7 +39,7 @@ from analysis.common import (
     save_figure,
     styled,
 )
-from populations.lineage import LineageError
+from populations.records import LineageError
 
 
 class Point(Struct, frozen=True):

@@ -40,7 +40,7 @@ from evo_topo.cost import node_macs
 from evo_topo.genome import Genome
 from evo_topo.ops import Activation, Dropout, Input, Norm, Shape
 from populations.individual import Individual
-from populations.lineage import LineageError
+from populations.records import LineageError
 
 NetworkId = Annotated[
     str,

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from math import prod
 
+from evo_topo.channel_slots import is_maker
 from evo_topo.genome import Genome
 from evo_topo.ops import Select
-from evo_topo.units import NEW, Member, UnitMap, is_maker, unit_table
+from evo_topo.units import NEW, Member, UnitMap, unit_table
 
 
 def channel_origins(genome: Genome, unit_map: UnitMap) -> dict[str, list[int]]:

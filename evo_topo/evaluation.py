@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from evo_topo.phenotype import in_mode
+from evo_topo.hooks import in_mode
 from evo_topo.task import Split, Task
 
 _CALIBRATION_BATCH = 256

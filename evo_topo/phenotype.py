@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial, reduce
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
-from torch.utils.hooks import RemovableHandle
 
 from evo_topo.binary import BinaryConv1d, BinaryConv2d, BinaryLinear
 from evo_topo.genome import Genome, Node
@@ -239,45 +237,3 @@ def _layer(op: Conv | Linear, dims: int) -> Callable[..., nn.Module]:
         return _BINARY[dims]
     is_sampling = isinstance(op, Conv) and set(op.kernel) == {1} and set(op.stride) != {1}
     return (_SAMPLING if is_sampling else _LAYER)[dims]
-
-
-def hook_reads(model: nn.Module, layer: str, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-    """Shows a function what a Conv or Linear multiplies with its weights; what it returns takes the place.
-
-    A real layer multiplies its inputs, a binary one their signs.
-
-    Args:
-        model: A network from `build`.
-        layer: Name of the node.
-        hook: Gets a tensor (batch, channels, ...), and may return another of its shape.
-    """
-    module = model.get_submodule(layer)
-    if isinstance(module, BinaryLinear | BinaryConv1d | BinaryConv2d):
-        return module.sign.register_forward_hook(lambda _, args, signs: hook(signs))
-    return module.register_forward_pre_hook(lambda _, args: hook(args[0]))
-
-
-def hook_value(
-    model: nn.Module, name: str, hook: Callable[[tuple[Tensor, ...], Tensor], Tensor]
-) -> RemovableHandle:
-    """Shows a function what a module reads and makes; what it returns takes the place, and stays as it is.
-
-    Args:
-        model: A network from `build`.
-        name: Name of the node.
-        hook: Gets the arguments and the value of the module (batch, channels, ...), and returns a tensor of
-            the value's shape. The rest of the network reads a copy, which it may write over.
-    """
-    return model.get_submodule(name).register_forward_hook(lambda _, args, value: hook(args, value).clone())
-
-
-@contextmanager
-def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Sets the training flag of every module within the context, and gives each its own back after."""
-    flags = {module: module.training for module in model.modules()}
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, flag in flags.items():
-            module.training = flag

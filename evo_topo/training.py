@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from evo_topo.augmentation import draw_moves
 from evo_topo.distillation import Teaching
 from evo_topo.evaluation import device_of
-from evo_topo.phenotype import in_mode
+from evo_topo.hooks import in_mode
 from evo_topo.recipe import Recipe
 from evo_topo.stepping import CapturedStep, Step
 from evo_topo.task import Task

@@ -20,14 +20,8 @@ import msgspec
 from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
 from evo_topo.genome import Genome
-from populations.breeding import (
-    Birth,
-    as_individual,
-    breed,
-    derive_seed,
-    further_training,
-    order_for,
-)
+from populations.births import Birth, as_individual, further_training, order_for
+from populations.breeding import breed
 from populations.calibrating import calibration_from, outlook_from
 from populations.config import Config
 from populations.fitness import Member
@@ -39,6 +33,7 @@ from populations.orders import Order, Rival, Teacher, outcome_path
 from populations.polish import PolishPlan
 from populations.progress import Progress, Report
 from populations.schedule import Schedule
+from populations.seeds import derive_seed
 from populations.workers import Crew, Slots
 
 REFERENCE_ID = -1

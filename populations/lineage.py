@@ -10,66 +10,13 @@ from __future__ import annotations
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from evo_topo.edits import AnyEdit, EditError, edit_from_json
-from evo_topo.genome import Genome, GenomeError
-from evo_topo.prices import Prices
-from populations.individual import Individual, Screened
+from evo_topo.edits import EditError
+from evo_topo.genome import Genome
+from populations.individual import Individual
+from populations.records import SCHEMA, LineageError, from_row, to_row
 
 DATABASE = "lineage.db"
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS individual (
-    id INTEGER PRIMARY KEY,
-    parent INTEGER REFERENCES individual (id),
-    generation INTEGER NOT NULL,
-    edit TEXT,
-    genome TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    predicted_loss_change REAL,
-    promised_loss_change REAL,
-    status TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    inherited_loss REAL,
-    refit_loss REAL,
-    screened TEXT NOT NULL,
-    probe_loss REAL,
-    halfway_loss REAL,
-    loss REAL,
-    accuracy REAL,
-    correct TEXT NOT NULL,
-    macs INTEGER NOT NULL,
-    flops INTEGER NOT NULL,
-    params INTEGER NOT NULL,
-    examples INTEGER NOT NULL,
-    training_flops INTEGER NOT NULL,
-    seconds REAL NOT NULL,
-    training_seconds REAL NOT NULL,
-    inherited_examples INTEGER NOT NULL,
-    inherited_training_flops INTEGER NOT NULL,
-    inherited_seconds REAL NOT NULL,
-    device TEXT NOT NULL,
-    weights_sha256 TEXT NOT NULL,
-    prices TEXT
-) STRICT;
-CREATE TABLE IF NOT EXISTS population (
-    generation INTEGER NOT NULL,
-    id INTEGER NOT NULL REFERENCES individual (id),
-    PRIMARY KEY (generation, id)
-) STRICT;
-CREATE TABLE IF NOT EXISTS generation (
-    generation INTEGER PRIMARY KEY,
-    seconds REAL NOT NULL,
-    is_polish INTEGER NOT NULL
-) STRICT;
-"""
-
-
-class LineageError(ValueError):
-    """A run folder cannot be read; the message says what is wrong with it."""
 
 
 class Lineage:
@@ -99,7 +46,7 @@ class Lineage:
                 # One fsync a commit costs nothing at one commit a child, and outlives a power loss.
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
-                self._db.executescript(_SCHEMA)
+                self._db.executescript(SCHEMA)
             except sqlite3.DatabaseError as error:
                 self._db.close()
                 raise LineageError(f"{path} cannot be opened: {error}") from None
@@ -119,7 +66,7 @@ class Lineage:
 
     def add(self, individual: Individual) -> None:
         """Stores an individual durably."""
-        row = _to_row(individual)
+        row = to_row(individual)
         marks = ", ".join(f":{column}" for column in row)
         with self._db:
             self._db.execute(f"INSERT INTO individual ({', '.join(row)}) VALUES ({marks})", row)
@@ -130,7 +77,7 @@ class Lineage:
         Raises:
             LineageError: When a stored row is no valid individual.
         """
-        return [_from_row(row) for row in self._rows("SELECT * FROM individual ORDER BY id")]
+        return [from_row(row) for row in self._rows("SELECT * FROM individual ORDER BY id")]
 
     def set_population(
         self, generation: int, ids: list[int], seconds: float, is_polish: bool = False
@@ -217,82 +164,3 @@ def replay(individuals: list[Individual], id: int) -> Genome:  # noqa: A002
         except EditError as error:
             raise LineageError(f"the edit of individual {individual.id} does not apply: {error}") from None
     return genome
-
-
-def _to_row(individual: Individual) -> dict[str, Any]:
-    outcome = individual.outcome
-    return {
-        "id": individual.id,
-        "parent": individual.parent,
-        "generation": individual.generation,
-        "edit": None if individual.edit is None else individual.edit.to_json(),
-        "genome": individual.genome.to_json(),
-        "fingerprint": individual.genome.fingerprint,
-        "predicted_loss_change": individual.predicted_loss_change,
-        "promised_loss_change": individual.promised_loss_change,
-        "status": outcome.status,
-        "reason": outcome.reason,
-        "inherited_loss": outcome.inherited_loss,
-        "refit_loss": outcome.refit_loss,
-        "screened": msgspec.json.encode(outcome.screened).decode(),
-        "probe_loss": outcome.probe_loss,
-        "halfway_loss": outcome.halfway_loss,
-        "loss": outcome.loss,
-        "accuracy": outcome.accuracy,
-        "correct": outcome.correct,
-        "macs": individual.macs,
-        "flops": individual.flops,
-        "params": individual.params,
-        "examples": outcome.examples,
-        "training_flops": outcome.flops,
-        "seconds": outcome.seconds,
-        "training_seconds": outcome.training_seconds,
-        "inherited_examples": individual.inherited_examples,
-        "inherited_training_flops": individual.inherited_flops,
-        "inherited_seconds": individual.inherited_seconds,
-        "device": outcome.device,
-        "weights_sha256": outcome.weights_sha256,
-        "prices": None if outcome.prices is None else msgspec.json.encode(outcome.prices).decode(),
-    }
-
-
-def _from_row(row: sqlite3.Row) -> Individual:
-    try:
-        prices = None if row["prices"] is None else msgspec.json.decode(row["prices"], type=Prices)
-        edit: AnyEdit | None = None if row["edit"] is None else edit_from_json(row["edit"])
-        genome = Genome.from_json(row["genome"])
-        outcome = {name: row[name] for name in _OUTCOME_COLUMNS}
-        screened = msgspec.json.decode(row["screened"], type=tuple[Screened, ...])
-        outcome |= {"flops": row["training_flops"], "screened": screened, "prices": prices}
-        individual = {name: row[name] for name in _INDIVIDUAL_COLUMNS}
-        individual |= {"inherited_flops": row["inherited_training_flops"], "edit": edit, "genome": genome}
-        return msgspec.convert({**individual, "outcome": outcome}, type=Individual)
-    except (GenomeError, EditError, msgspec.MsgspecError, TypeError, IndexError) as error:
-        raise LineageError(f"individual {row['id']} of the lineage is damaged: {error}") from None
-
-
-_INDIVIDUAL_COLUMNS = (
-    "id",
-    "parent",
-    "generation",
-    "predicted_loss_change",
-    "promised_loss_change",
-    "inherited_examples",
-    "inherited_seconds",
-)
-_OUTCOME_COLUMNS = (
-    "status",
-    "reason",
-    "inherited_loss",
-    "refit_loss",
-    "probe_loss",
-    "halfway_loss",
-    "loss",
-    "accuracy",
-    "correct",
-    "examples",
-    "seconds",
-    "training_seconds",
-    "device",
-    "weights_sha256",
-)

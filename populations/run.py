@@ -18,14 +18,15 @@ from torch import Tensor
 from evo_topo.datasets import load_dataset
 from evo_topo.genome import Genome
 from evo_topo.task import Task, load_task, save_task
-from populations.breeding import Birth, as_individual
+from populations.births import Birth, as_individual
 from populations.config import Config, ConfigError, PresetName
 from populations.evolution import REFERENCE_ID, Evolution, EvolutionError
 from populations.individual import Individual, Outcome
-from populations.lineage import DATABASE, Lineage, LineageError
+from populations.lineage import DATABASE, Lineage
 from populations.orders import DATA, START, outcome_path, weights_path
 from populations.presets import PRESETS
 from populations.progress import Progress, Report
+from populations.records import LineageError
 from populations.survivors import FRONT, TASK, task_record
 from populations.testing import Stored, accuracies_on_test
 from populations.workers import Crew, Slots, resolve_devices, stop_workers

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from deap import base, tools
 
 from evo_topo.cost import count_flops
-from populations.breeding import derive_seed, global_random
 from populations.config import Config
 from populations.fitness import (
     Member,
@@ -18,6 +17,7 @@ from populations.fitness import (
     spread_front,
 )
 from populations.individual import Individual
+from populations.seeds import derive_seed, global_random
 
 FOLD = 0.8
 """Share of the validation examples that one generation is selected on."""

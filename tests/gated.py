@@ -5,7 +5,8 @@ from functools import partial
 import torch
 from torch.autograd.functional import jacobian
 
-from evo_topo.units import is_maker, mixes_units, unit_table
+from evo_topo.channel_slots import is_maker
+from evo_topo.units import mixes_units, unit_table
 from tests.reference import evaluate_nodes, find_components, layer_output
 
 

@@ -1,15 +1,12 @@
-import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 import run
 from populations.presets import PRESETS
-from populations.progress import Progress
 from tests.small import small_config
 
 ROOT = Path(run.__file__).parent
@@ -78,21 +75,6 @@ def test_a_whole_run_from_the_command_line(tmp_path):
     planned = call("--dry-run", "--founder", tmp_path / "out")
     assert planned.returncode == 0, planned.stderr
     assert "founder: " in planned.stdout
-
-
-def test_the_polish_is_no_generation_that_was_asked_for():
-    progress = Progress("polishing", 4, 3, 1, 2, 0, 7, 0.5, [(1, 0.5, 1000)], 9.0, 2.0)
-    assert "generation 4  " in run._as_line(progress)
-    assert "generation 3/3  " in run._as_line(progress._replace(generation=3))
-    assert "ETA 2 s" in run._as_line(progress)
-    assert "stopped 7" in run._as_line(progress)
-    assert "stopped" not in run._as_line(progress._replace(stopped=0))
-    console = Console(width=120, record=True, file=io.StringIO())
-    console.print(run._as_table(progress))
-    console.print(run._as_table(progress._replace(generation=3)))
-    shown = console.export_text()
-    assert "generation 4   " in shown
-    assert "generation 3 of 3" in shown
 
 
 def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):

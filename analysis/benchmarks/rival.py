@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
-from evo_topo.phenotype import in_mode
+from evo_topo.hooks import in_mode
 
 Criterion = Literal["magnitude", "Taylor", "Hessian"]
 _TRIALS = 12  # halvings of the pruning ratio: finer than one unit in a few hundred

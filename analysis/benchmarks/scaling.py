@@ -2,26 +2,18 @@
 
     python -m analysis.benchmarks.scaling --children 1000
 
-The driver's own cost is that of a real evolution with a real lineage on disk, in which developing a child is
-replaced by making an outcome up; what that takes is left out. Passing orders between processes is left out
-too. Memory is counted in a second evolution, because counting it takes time. The worker's cost is that of
-developing a child on made-up pictures in the shape of Fashion-MNIST, in a process of its own. What operations
-on genomes cost is in `analysis.benchmarks.genome_ops`.
+The driver's own cost is that of `analysis.benchmarks.driver`. The worker's cost is that of developing a child
+on made-up pictures in the shape of Fashion-MNIST, in a process of its own. What operations on genomes cost is
+in `analysis.benchmarks.genome_ops`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import gc
 import itertools
-import math
 import multiprocessing
-import statistics
 import tempfile
-import time
-import tracemalloc
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -29,57 +21,21 @@ import torch
 from matplotlib.figure import Figure
 from msgspec import Struct
 
+from analysis.benchmarks.driver import DriverInfo, driver_info
 from analysis.benchmarks.machine import Machine, peak_memory, this_machine
-from analysis.benchmarks.stub import StubCrew
-from analysis.benchmarks.synthetic import VALIDATION, WIDTHS, network, pictures
+from analysis.benchmarks.synthetic import WIDTHS, network, pictures
 from analysis.common import CATEGORIES, GREY, run_command, save_figure, styled
 from analysis.table import format_table
 from evo_topo.cost import count_macs
-from evo_topo.genome import Genome
 from evo_topo.recipe import Recipe
 from evo_topo.task import save_task
-from populations.config import Config
 from populations.development import develop
-from populations.evolution import Evolution
-from populations.generations import Generations
-from populations.individual import Individual
-from populations.lineage import Lineage
-from populations.memory import Memory
 from populations.orders import DATA, Order
 from populations.presets import PRESETS
-from populations.workers import Slots
 
 PROG = "python -m analysis.benchmarks.scaling"
-GENERATIONS = 4
-"""Fewest of a measured evolution: the first fills the population, so memory is compared from half on."""
 EXAMPLES = (5_000, 20_000, 55_000)
 """Training examples there are, as the data grow."""
-
-
-class DriverInfo(Struct, frozen=True):
-    """The driver's own cost at one size of the population; times are means per child, in milliseconds.
-
-    Attributes:
-        population: Parents, and children per generation.
-        children: Children of the run.
-        wall: Wall-clock time.
-        storing: Of this, what the lineage takes, which waits until the disk has everything.
-        cpu: CPU time.
-        generations: CPU time by generation.
-        growth: CPU time in the later half of the run as a multiple of the earlier half's.
-        bytes: By how much the driver's memory grows, over the later half of the run.
-        memory: Bytes of memory at the end of each generation.
-    """
-
-    population: int
-    children: int
-    wall: float
-    storing: float
-    cpu: float
-    generations: list[float]
-    growth: float
-    bytes: float
-    memory: list[int]
 
 
 class WorkerInfo(Struct, frozen=True):
@@ -106,87 +62,6 @@ class ScalingInfo(Struct, frozen=True):
     machine: Machine
     driver: list[DriverInfo]
     workers: list[WorkerInfo]
-
-
-class _TimedLineage(Lineage):
-    """Knows how long it took to store."""
-
-    seconds_storing = 0.0
-
-    def add(self, individual: Individual) -> None:
-        started = time.perf_counter()
-        super().add(individual)
-        self.seconds_storing += time.perf_counter() - started
-
-
-class _Watched(Generations):
-    """Reads clocks and memory when a generation is finished; made-up outcomes take no time."""
-
-    def __init__(
-        self, config: Config, founder: Genome, lineage: Lineage, memory: Memory, stub: StubCrew
-    ) -> None:
-        super().__init__(config, founder, VALIDATION, lineage, memory)
-        self.stub = stub
-        self.clocks: list[tuple[float, float]] = []
-        self.traced: list[int] = []
-
-    def finish(
-        self, generation: int, survivors: Sequence[Individual], elapsed: float, is_polish: bool = False
-    ) -> None:
-        super().finish(generation, survivors, elapsed, is_polish)
-        stub = self.stub
-        self.clocks.append((time.perf_counter() - stub.seconds, time.process_time() - stub.cpu_seconds))
-        if tracemalloc.is_tracing():
-            gc.collect()
-            self.traced.append(tracemalloc.get_traced_memory()[0])
-
-
-def driver_info(population: int, children: int) -> DriverInfo:
-    """Measures the driver at one size of the population.
-
-    Args:
-        population: Parents, and children per generation.
-        children: Fewest children; there are always some generations.
-    """
-    generations = max(GENERATIONS, math.ceil(children / population))
-    clocks, storing = _evolve(population, generations)[:2]
-    tracemalloc.start()
-    try:
-        memory = _evolve(population, generations)[2]
-    finally:
-        tracemalloc.stop()
-    total, half = population * generations, generations // 2
-    cpu = [1000 * (b - a) / population for (_, a), (_, b) in itertools.pairwise(clocks)]
-    return DriverInfo(
-        population=population,
-        children=total,
-        wall=1000 * (clocks[-1][0] - clocks[0][0]) / total,
-        storing=1000 * storing / (1 + total),
-        cpu=statistics.fmean(cpu),
-        generations=cpu,
-        growth=statistics.fmean(cpu[half:]) / statistics.fmean(cpu[:half]),
-        bytes=(memory[-1] - memory[half]) / (population * (generations - half)),
-        memory=memory,
-    )
-
-
-def _evolve(population: int, generations: int) -> tuple[list[tuple[float, float]], float, list[int]]:
-    """Clocks, seconds spent on storing, and memory of a run; the time that is left is worked out, too."""
-    config = dataclasses.replace(
-        PRESETS["fashion-mnist"].config,
-        parents=population,
-        offspring=population,
-        generations=generations,
-        minutes=1e5,
-        polish_examples=0,
-    )
-    with tempfile.TemporaryDirectory() as folder, closing(_TimedLineage(Path(folder))) as lineage:
-        slots, founder = Slots(("cpu", "cpu"), 1, lineage.run_dir), PRESETS["fashion-mnist"].founder()
-        evolution = Evolution(config, founder, VALIDATION, lineage, slots, lambda _: None)
-        evolution.crew = stub = StubCrew(slots, VALIDATION)
-        evolution.generations = watched = _Watched(config, founder, lineage, evolution.memory, stub)
-        evolution.run()
-        return watched.clocks, lineage.seconds_storing, watched.traced
 
 
 def worker_info(widths: Sequence[int], training_examples: int, recipe: Recipe) -> WorkerInfo:

@@ -19,7 +19,6 @@ listed and drawn on request alone, for torch does not count what they save. No t
 
 from evo_topo.edits.add_units import AddUnits
 from evo_topo.edits.base import Edit, EditError, RandomSource, draw
-from evo_topo.edits.branch_edits import PruneBranch, SplitBranch
 from evo_topo.edits.connection_edits import GrowConnections, PruneConnections
 from evo_topo.edits.drawing import (
     KINDS,
@@ -38,7 +37,9 @@ from evo_topo.edits.kernel_edits import GrowKernel, ShrinkKernel
 from evo_topo.edits.kinds import GROWTHS, PRUNES, SingleEdit
 from evo_topo.edits.layer_edits import PruneLayer, SplitLayer, layer_chain
 from evo_topo.edits.precision_edits import Binarise, Debinarise
+from evo_topo.edits.prune_branch import PruneBranch
 from evo_topo.edits.resolution_edits import DownsampleEarlier, DownsampleLater
+from evo_topo.edits.split_branch import SplitBranch
 from evo_topo.edits.trade import Trade
 from evo_topo.edits.unit_edits import PruneUnits, SplitUnits, spare_units
 

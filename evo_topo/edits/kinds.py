@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from evo_topo.edits.add_units import AddUnits
-from evo_topo.edits.branch_edits import PruneBranch, SplitBranch
 from evo_topo.edits.connection_edits import GrowConnections, PruneConnections
 from evo_topo.edits.factorise import Factorise
 from evo_topo.edits.fuse import Fuse
 from evo_topo.edits.kernel_edits import GrowKernel, ShrinkKernel
 from evo_topo.edits.layer_edits import PruneLayer, SplitLayer
 from evo_topo.edits.precision_edits import Binarise, Debinarise
+from evo_topo.edits.prune_branch import PruneBranch
 from evo_topo.edits.resolution_edits import DownsampleEarlier, DownsampleLater
+from evo_topo.edits.split_branch import SplitBranch
 from evo_topo.edits.unit_edits import PruneUnits, SplitUnits
 
 SingleEdit = (

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from math import prod
 
+from evo_topo.channel_slots import is_maker
 from evo_topo.edits.base import Edit, EditError
 from evo_topo.genome import MAX_NODES, Genome, GenomeError, Node, infer_shape, once_per_genome
 from evo_topo.ops import (
@@ -19,7 +20,6 @@ from evo_topo.ops import (
     Shape,
     is_plain,
 )
-from evo_topo.units import is_maker
 
 
 def child_of(nodes: Sequence[Node], edit: Edit) -> Genome:

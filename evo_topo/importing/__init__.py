@@ -13,10 +13,11 @@ from torch import nn
 from torch.fx import GraphModule
 
 from evo_topo.genome import Genome
+from evo_topo.hooks import in_mode
 from evo_topo.importing.calls import lower_call
 from evo_topo.importing.lowering import Lowering
 from evo_topo.importing.tracing import UnsupportedModuleError, record
-from evo_topo.phenotype import build, in_mode
+from evo_topo.phenotype import build
 
 __all__ = ["UnsupportedModuleError", "from_module"]
 

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy, unfold
 
 from evo_topo.curvature import Curvature, hessian_root, seeded_gradients
 from evo_topo.edits import AnyEdit, GrowConnections, PruneConnections
+from evo_topo.hooks import hook_value, in_mode
 from evo_topo.inheritance.probe import Probe
-from evo_topo.phenotype import hook_value, in_mode
 
 _MOST_NUMBERS = 2**26  # in the gradients of a batch of examples: 256 MiB of float32
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from evo_topo.edits import AddUnits
 from evo_topo.genome import Genome, Node
+from evo_topo.hooks import hook_value, in_mode
 from evo_topo.inheritance.gathering import Gathering
 from evo_topo.inheritance.probe import Probe
 from evo_topo.ops import (
@@ -34,7 +35,6 @@ from evo_topo.ops import (
     Shape,
     is_plain,
 )
-from evo_topo.phenotype import hook_value, in_mode
 from evo_topo.units import NEW, mixes_units, unit_table
 
 _FOLLOWED = (Norm, Activation, Dropout, Pool, GlobalPool, Flatten, Add, Multiply, Concat)

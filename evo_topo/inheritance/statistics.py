@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from evo_topo.phenotype import in_mode
+from evo_topo.hooks import in_mode
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from evo_topo.genome import Genome
-from evo_topo.phenotype import in_mode
+from evo_topo.hooks import in_mode
 from evo_topo.saliency.gates import masked
 from evo_topo.units import unit_table
 

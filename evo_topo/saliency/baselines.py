@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from evo_topo.edits import PruneLayer
 from evo_topo.genome import Genome
-from evo_topo.phenotype import in_mode
+from evo_topo.hooks import in_mode
 from evo_topo.prices import Prices, UnitPrices
 from evo_topo.saliency.gates import GateProbe
 from evo_topo.units import mixes_units, unit_table

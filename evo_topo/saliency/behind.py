@@ -8,9 +8,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from evo_topo.genome import Genome, Node
+from evo_topo.hooks import in_mode
 from evo_topo.in_place import overwritten
 from evo_topo.ops import Conv
-from evo_topo.phenotype import in_mode
 from evo_topo.saliency.changes import Values, run_nodes
 
 

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from evo_topo.curvature import seeded_gradients
 from evo_topo.genome import Genome
-from evo_topo.phenotype import hook_reads, in_mode
+from evo_topo.hooks import hook_reads, in_mode
 from evo_topo.units import mixes_units, unit_table
 
 

@@ -17,8 +17,9 @@ from torch.fx import GraphModule
 
 from evo_topo.edits import SingleEdit
 from evo_topo.genome import Genome, Node
+from evo_topo.hooks import in_mode
 from evo_topo.ops import Input, Norm, is_plain
-from evo_topo.phenotype import in_mode, node_value
+from evo_topo.phenotype import node_value
 from evo_topo.saliency.changes import in_common
 from evo_topo.units import mixes_units
 

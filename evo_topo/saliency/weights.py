@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
 from evo_topo.curvature import Curvature, hessian_root
-from evo_topo.phenotype import in_mode
+from evo_topo.hooks import in_mode
 
 
 def ggn_diagonal(

@@ -13,7 +13,7 @@ import pytest
 from analysis.calibration import average_ranks, calibration_info, draw_calibration, main, spearman
 from analysis.common import open_run, run_command, save_figure
 from populations.individual import Individual
-from populations.lineage import LineageError
+from populations.records import LineageError
 from tests.runs import make_run
 
 

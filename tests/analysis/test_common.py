@@ -21,7 +21,8 @@ from analysis.common import (
     save_figure,
 )
 from populations.individual import Individual
-from populations.lineage import DATABASE, Lineage, LineageError
+from populations.lineage import DATABASE, Lineage
+from populations.records import LineageError
 from tests.runs import make_run
 
 SCRIPTS = [

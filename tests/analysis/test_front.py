@@ -12,7 +12,8 @@ import pytest
 from analysis.common import Measured, open_run, run_command, save_figure
 from analysis.front import Point, draw_front, front_info, hypervolume, main, pareto_front
 from populations.individual import Outcome
-from populations.lineage import Lineage, LineageError
+from populations.lineage import Lineage
+from populations.records import LineageError
 from tests.runs import make_run, write_front
 
 

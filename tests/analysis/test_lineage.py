@@ -11,7 +11,8 @@ from analysis.common import open_run, run_command
 from analysis.descent import MOST_ROWS, descent_info, descent_rows, draw_descent
 from analysis.layout import ancestors, place_family
 from analysis.lineage import lineage_info, main
-from populations.lineage import LineageError, line_of_descent
+from populations.lineage import line_of_descent
+from populations.records import LineageError
 from tests.runs import make_run
 
 

@@ -11,7 +11,7 @@ from analysis.common import open_run, run_command, save_figure
 from analysis.layout import place_boxes, route
 from analysis.network import draw_network, find_individual, fold_boxes, main, network_info
 from evo_topo import Genome, count_flops
-from populations.lineage import LineageError
+from populations.records import LineageError
 from tests.runs import branched_genome, chain_genome, make_run, resnet_genome, vector_genome
 
 GENOMES = {

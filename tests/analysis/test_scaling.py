@@ -6,7 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from analysis.benchmarks.scaling import ScalingInfo, command, driver_info
+from analysis.benchmarks.driver import driver_info
+from analysis.benchmarks.scaling import ScalingInfo, command
 from analysis.benchmarks.stub import stub_prices
 from analysis.benchmarks.synthetic import WIDTHS, network
 from evo_topo.cost import count_macs

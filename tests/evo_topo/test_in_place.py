@@ -5,9 +5,10 @@ import torch
 from hypothesis import given
 
 from evo_topo import phenotype
+from evo_topo.hooks import hook_value
 from evo_topo.in_place import overwritten
 from evo_topo.ops import Activation, Add, Concat, Dropout, Linear, Multiply, Norm, Pool, Scale
-from evo_topo.phenotype import build, hook_value
+from evo_topo.phenotype import build
 from tests.reference import evaluate_nodes, random_inputs, randomised
 from tests.strategies import EXAMPLES, Sketch, genomes, resnet
 

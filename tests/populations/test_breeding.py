@@ -1,43 +1,13 @@
 import random
 
-import msgspec
-import pytest
-
 from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
 from evo_topo.edits import SplitUnits
-from evo_topo.genome import Genome
-from evo_topo.mutation import Proposal, random_prices
-from populations.breeding import (
-    as_individual,
-    breed,
-    derive_seed,
-    further_training,
-    global_random,
-    make_toolbox,
-    order_for,
-    scaled_examples,
-    smallest_step,
-)
-from populations.fitness import Member
+from evo_topo.mutation import Proposal
+from populations.breeding import breed, make_toolbox, smallest_step
 from populations.founders import conv_net
-from populations.individual import Individual, Outcome, Screened
+from tests.bred import children, member, parent, screening_births
 from tests.small import small_config, small_founder
-
-
-def parent(genome=None, **outcome):
-    genome = genome or small_founder()
-    outcome = {"accuracy": 0.5, "prices": random_prices(genome, random.Random(0)), **outcome}
-    return Individual(7, None, 2, None, genome, None, None, 0, 0, 0.0, Outcome("ok", **outcome))
-
-
-def children(config, member, count, ceiling=float("inf"), known=()):
-    toolbox = make_toolbox(config)
-    return [breed(config, toolbox, [member], ceiling, i, 3, Calibration(), known) for i in range(count)]
-
-
-def member(individual):
-    return Member(individual, "pareto", 0.0, individual.outcome.accuracy)
 
 
 def test_a_child_depends_on_its_number_alone():
@@ -105,21 +75,6 @@ def test_growths_alone_train_on_where_the_ceiling_leaves_no_room():
     assert any(b.edit for b in births)
 
 
-def test_without_inheritance_an_order_is_that_of_a_founder(tmp_path):
-    config = small_config(inherit=False, train_on=0.0)
-    (birth,) = children(config, member(parent()), 1)
-    order = order_for(birth, config, tmp_path, 123)
-    assert (order.parent, order.parent_sha256, order.edit) == (None, "", None)
-    assert Genome.from_json(order.genome) == birth.genome != parent().genome
-
-
-def screening_births(**changes):
-    genome = small_founder()
-    prices = msgspec.structs.replace(random_prices(genome, random.Random(0)), criterion="obd")
-    config = small_config(train_on=0.0, growth=0.0, **changes)
-    return children(config, member(parent(prices=prices)), 12)
-
-
 def test_prunes_have_rivals_that_were_not_tried_before():
     births = screening_births(screened=3)
     assert any(len(birth.rivals) == 2 for birth in births)
@@ -135,58 +90,9 @@ def test_prunes_have_rivals_that_were_not_tried_before():
     assert not known & {rival.genome.fingerprint for birth in again for rival in birth.rivals}
 
 
-def test_the_individual_is_what_the_worker_chose():
-    birth = next(birth for birth in screening_births(screened=3) if len(birth.rivals) == 2)
-    own, _, last = birth.options
-    screened = tuple(
-        Screened(option.edit, option.genome.fingerprint, count_flops(option.genome), 1.0)
-        for option in reversed(birth.options)
-    )
-    child = as_individual(birth, Outcome("ok", screened=screened))
-    assert (child.id, child.edit, child.genome) == (birth.id, last.edit, last.genome)
-    assert child.predicted_loss_change == last.predicted_loss_change
-    failed = as_individual(birth, Outcome("crashed"))  # nobody knows what it would have chosen
-    assert (failed.edit, failed.genome) == (own.edit, own.genome)
-    assert {s.fingerprint for s in failed.outcome.screened} == {s.fingerprint for s in screened}
-    assert {s.loss for s in failed.outcome.screened} == {None}
-
-
-def test_who_does_not_inherit_owes_nothing_to_the_parent():
-    older = parent(examples=100, flops=1000, seconds=3.0)
-    birth, outcome = further_training(older, 9, 3), Outcome("ok", examples=50)
-    assert as_individual(birth, outcome).total_examples == 150
-    alone = as_individual(birth, outcome, inherits=False)
-    assert (alone.parent, alone.total_examples, alone.total_flops, alone.total_seconds) == (7, 50, 0, 0.0)
-
-
 def test_without_prices_a_child_only_trains_on():
     births = children(small_config(), member(parent(prices=None)), 5)
     assert {birth.edit for birth in births} == {None}
-
-
-def test_an_order_holds_what_the_recipe_asks(tmp_path):
-    config = small_config()
-    order = order_for(further_training(parent(), 9, 3), config, tmp_path, 123, rate=0.5)
-    assert (order.id, order.parent, order.edit, order.recipe.examples) == (9, 7, None, 123)
-    assert order.recipe.learning_rate == 0.5 * config.recipe.learning_rate
-
-
-@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
-def test_cheap_networks_get_more_examples(exponent):
-    founder, small = (conv_net((1, 8, 8), 10, widths, (1, 2)) for widths in ((16, 16), (4, 4)))
-    ratio = count_flops(founder) / count_flops(small)
-    assert scaled_examples(1000, small, founder, exponent) == pytest.approx(1000 * ratio**exponent, abs=1)
-    assert scaled_examples(1000, founder, small, exponent) == 1000
-
-
-def test_seeds_tell_parts_apart_and_the_global_state_is_put_back():
-    assert derive_seed(0, "child", 1) != derive_seed(0, "child", 2)
-    state = random.getstate()
-    with global_random(3):
-        first = random.random()
-    with global_random(3):
-        assert random.random() == first
-    assert random.getstate() == state
 
 
 def test_the_cheapest_takes_large_steps_as_long_as_it_is_accurate():

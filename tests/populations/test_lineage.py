@@ -11,7 +11,8 @@ import pytest
 from evo_topo.edits import STRUCTURAL_KINDS
 from evo_topo.prices import Prices, UnitPrices
 from populations.individual import Individual, Outcome
-from populations.lineage import DATABASE, Lineage, LineageError, line_of_descent, load_run, replay
+from populations.lineage import DATABASE, Lineage, line_of_descent, load_run, replay
+from populations.records import LineageError
 from tests.runs import make_run
 
 

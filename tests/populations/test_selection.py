@@ -5,9 +5,10 @@ from collections import Counter
 from msgspec.structs import replace
 
 from evo_topo.cost import count_flops
-from populations.breeding import global_random, make_toolbox
+from populations.breeding import make_toolbox
 from populations.founders import conv_net
 from populations.individual import Individual, Outcome
+from populations.seeds import global_random
 from populations.selection import Judge
 from tests.small import small_config
 

@@ -11,9 +11,10 @@ from evo_topo import build, count_params
 from evo_topo.exporting import ONNX, PT2, SOURCE, WEIGHTS, read_export
 from populations import evolve
 from populations.config import ConfigError
-from populations.lineage import LineageError
+from populations.publishing import export_survivor
+from populations.records import LineageError
 from populations.sources import find_founder
-from populations.survivors import export_survivor, find_survivor, knee
+from populations.survivors import find_survivor, knee
 from tests.runs import make_run
 from tests.small import small_config, small_founder, small_task
 

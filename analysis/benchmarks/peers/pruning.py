@@ -29,9 +29,9 @@ from evo_topo.phenotype import build
 from evo_topo.recipe import Recipe
 from evo_topo.task import Task
 from evo_topo.training import Diverged, train
-from populations.breeding import derive_seed
 from populations.development import probe_split, shared_task
 from populations.orders import DATA, weights_path
+from populations.seeds import derive_seed
 from populations.weights import save_weights
 from populations.workers import run_tasks
 

@@ -20,7 +20,7 @@ from analysis.benchmarks.peers.space import FOUNDERS, as_parameters, staged_net,
 from evo_topo.cost import count_flops, count_macs
 from evo_topo.genome import Genome
 from evo_topo.task import load_task
-from populations.breeding import Birth, as_individual, further_training, order_for, scaled_examples
+from populations.births import Birth, as_individual, further_training, order_for, scaled_examples
 from populations.config import Config
 from populations.fitness import Member
 from populations.individual import Individual
