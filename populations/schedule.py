@@ -10,14 +10,15 @@ from statistics import fmean
 from typing import NamedTuple
 
 from evo_topo.genome import Genome
-from populations.breeding import scaled_examples
+from populations.births import scaled_examples
 from populations.config import Config
 from populations.individual import Individual
 from populations.memory import Memory
 from populations.timing import development_seconds, makespan, most_that_fit
 
 CROWDED = 1.15
-"""The founder was trained alone; beside others, which share memory and clock rate, it takes longer."""
+"""Trainings side by side share memory and clock rate: what they take, as a multiple of what is told by the
+founder, who was trained alone, or by children, who do much else. Twelve polished networks took 1.14."""
 FOUNDER_SHARE = 0.2
 """Most of a timed run that the founder trains for."""
 END_SECONDS = 5.0
@@ -110,12 +111,17 @@ class Schedule:
 
     def polish_seconds(self, individual: Individual, examples: int) -> float:
         """Seconds that a survivor takes in the polish, with so many examples before scaling."""
-        return development_seconds(individual.outcome, self.scaled(examples, individual.genome))
+        return self._crowding * development_seconds(
+            individual.outcome, self.scaled(examples, individual.genome)
+        )
 
     def reference_seconds(self, examples: int) -> float:
         """Seconds that training the founder for comparison takes beside the polish."""
-        crowded = 1.0 if self.slots == 1 else CROWDED
-        return crowded * development_seconds(self.memory.individuals[0].outcome, examples)
+        return self._crowding * development_seconds(self.memory.individuals[0].outcome, examples)
+
+    @property
+    def _crowding(self) -> float:
+        return 1.0 if self.slots == 1 else CROWDED
 
     def last_seconds(self, finalists: Finalists, examples: int) -> float:
         """Seconds that the last phases take with so many examples of polish, before scaling."""
