@@ -156,11 +156,11 @@ def test_random_prices_cover_every_unit_and_every_layer_that_can_go(name):
     genome = EXAMPLES[name]()
     prices = random_prices(genome, np.random.default_rng(0))
     groups = unit_table(genome).groups
-    assert {name: sorted(priced.order) for name, priced in prices.units.items()} == {
+    assert {name: sorted(units.order) for name, units in prices.units.items()} == {
         name: list(range(group.width)) for name, group in groups.items()
     }
-    for unit_prices in prices.units.values():
-        assert list(unit_prices.cumulative) == sorted(set(priced.cumulative))
+    for units in prices.units.values():
+        assert list(units.cumulative) == sorted(set(units.cumulative))
     assert list(prices.layers) == [e.layer for e in legal_edits(genome, (PruneLayer,))]
     assert msgspec.json.decode(msgspec.json.encode(prices), type=Prices) == prices
 
