@@ -6,7 +6,9 @@ worker dies: the driver then reconciles from disk and reruns what is missing one
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -209,6 +211,11 @@ def _begin(driver: int) -> None:
             os._exit(1)
     # The first optimiser loads it, which takes seconds: now all workers do so side by side.
     import torch._dynamo  # noqa: F401
+
+    # joblib collects garbage between tasks, and Python during them; going through all of torch takes 0.2 s
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # else extensions take what is frozen for leaks, and say so at the end
 
 
 def resolve_devices(devices: str, workers: int | None, threads: int) -> tuple[str, ...]:
