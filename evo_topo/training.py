@@ -85,11 +85,13 @@ def train(
     device: torch.device | None = None,
     teaching: Teaching | None = None,
     hurdle: float | None = None,
+    seconds: float = math.inf,
 ) -> TrainingResult:
     """Trains a network in place: SGD with Nesterov momentum, warm-up, then linear decay to zero.
 
-    On the CPU the same seed and number of threads give the same weights. torch's own random
-    state is left as it was, and so are the training flags of the model.
+    On the CPU the same seed and number of threads give the same weights, unless a time limit cuts a
+    training short: then the rate decays by the clock (budgeted training: Li, Yumer & Ramanan 2020). torch's
+    own random state is left as it was, and so are the training flags of the model.
 
     Args:
         model: Maps normalised inputs (B, ...) to logits (B, classes); float32.
@@ -100,6 +102,8 @@ def train(
         teaching: A teacher's answers to learn from beside the targets, on that device.
         hurdle: The most that the halfway loss may be, in nats; None for no limit. One that is not exceeded
             changes nothing.
+        seconds: For how long it may train, but for one step at least. A limit that the recipe's examples
+            stay within changes nothing.
 
     Returns:
         What it cost and the loss at its end.
@@ -119,7 +123,7 @@ def train(
     model.to(device).to(memory_format=torch.channels_last)
     with in_mode(model, training=True), _own_randomness(device, seed):
         generator = torch.Generator(device).manual_seed(seed)
-        steps = _steps(model, task.to(device), recipe, generator, teaching)
+        steps = _steps(model, task.to(device), recipe, generator, teaching, started + seconds)
         # each look waits for the device: a GPU has an epoch's steps to run before
         every = _CHECK_EVERY if device.type == "cpu" else len(task.train.targets) // recipe.batch_size
         limit = 10 * math.log(task.num_classes)
@@ -138,7 +142,7 @@ def _to_the_end(
 ) -> TrainingResult:
     """Trains until the losses (), one a step, end or one of their means is above its limit.
 
-    The mean is looked at every so many steps.
+    The mean is looked at every so many steps, and at the end.
 
     Raises:
         Diverged: When it is, or is NaN, or the halfway loss is.
@@ -147,19 +151,20 @@ def _to_the_end(
     quarter, half = recipe.steps // 4, recipe.steps // 2
     recent: deque[Tensor] = deque(maxlen=_CHECK_EVERY)
     second: list[Tensor] = []  # losses of the second quarter
-    loss, halfway = math.nan, None
+    step, loss, halfway = 0, math.nan, None
     for step, batch_loss in enumerate(losses, start=1):
         recent.append(batch_loss)
         if 0 < quarter < step <= half:
             second.append(batch_loss)
-        if step % every == 0 or step == recipe.steps:
+        if step % every == 0:
             loss = _mean(recent, step, limit)
         if second and step == half:
             halfway = _mean(second, step, limit)
             if hurdle is not None and halfway > hurdle:
                 spent = step * recipe.batch_size, step, time.perf_counter() - started
                 raise Stopped(TrainingResult(*spent, _mean(recent, step, limit), halfway), hurdle)
-    spent = recipe.steps * recipe.batch_size, recipe.steps, time.perf_counter() - started
+    loss = _mean(recent, step, limit) if recent else math.nan
+    spent = step * recipe.batch_size, step, time.perf_counter() - started
     return TrainingResult(*spent, loss, halfway)
 
 
@@ -172,25 +177,39 @@ def _mean(losses: Collection[Tensor], step: int, limit: float) -> float:
 
 
 def _steps(
-    model: nn.Module, task: Task, recipe: Recipe, generator: torch.Generator, teaching: Teaching | None
+    model: nn.Module,
+    task: Task,
+    recipe: Recipe,
+    generator: torch.Generator,
+    teaching: Teaching | None,
+    deadline: float,
 ) -> Iterator[Tensor]:
-    """Trains step by step; yields each step's loss (), still on the device."""
+    """Trains step by step until a time of `perf_counter`; yields each step's loss (), still on the device."""
+    begun = time.perf_counter()
     step = Step(model, task, recipe, teaching)
     run = CapturedStep(step) if step.device.type == "cuda" else step
     batches = index_batches(len(task.train.targets), recipe.batch_size, recipe.steps, generator)
     for number, index in enumerate(batches):
-        step.set_rate(recipe.learning_rate * rate_factor(number, recipe.steps, recipe.warmup))
+        place = max(number, recipe.steps * _spent(begun, deadline)) if number else 0
+        if place >= recipe.steps:
+            return
+        step.set_rate(recipe.learning_rate * rate_factor(place, recipe.steps, recipe.warmup))
         moves = None
         if recipe.crop_padding or recipe.flip:
             moves = draw_moves(len(index), recipe.crop_padding, recipe.flip, generator)
         yield run(index, moves)
 
 
-def rate_factor(step: int, steps: int, warmup: float) -> float:
+def _spent(begun: float, deadline: float) -> float:
+    """Share of the time from a beginning to a deadline that is over."""
+    return (time.perf_counter() - begun) / max(deadline - begun, 1e-9)
+
+
+def rate_factor(step: float, steps: int, warmup: float) -> float:
     """Learning rate of a step as a share of the largest: a linear rise, then a linear fall.
 
     Args:
-        step: From 0 to ``steps - 1``.
+        step: From 0 to ``steps - 1``, or between two of them where the clock is ahead.
         steps: Steps of the whole training.
         warmup: Share of the steps in which it rises. After the last step it would be zero.
     """

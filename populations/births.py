@@ -92,10 +92,31 @@ def order_for(
         recipe=dataclasses.replace(
             config.recipe, examples=examples, learning_rate=rate * config.recipe.learning_rate
         ),
-        criterion=config.criterion,
         probe_examples=config.probe_examples,
         teacher=teacher,
         hurdle=birth.hurdle,
+    )
+
+
+def order_for_prices(individual: Individual, config: Config, run_dir: Path) -> Order:
+    """What a worker needs to price the mutations of an individual.
+
+    Args:
+        individual: Developed; its weights are in the run folder.
+        config: Of the run.
+        run_dir: Its folder.
+    """
+    return Order(
+        id=individual.id,
+        run_dir=str(run_dir),
+        genome=individual.genome.to_json(),
+        parent=individual.id,
+        parent_sha256=individual.outcome.weights_sha256,
+        edit=None,
+        seed=derive_seed(config.seed, "child", individual.id),
+        recipe=config.recipe,
+        probe_examples=config.probe_examples,
+        criterion=config.criterion,
     )
 
 

@@ -1,8 +1,7 @@
-"""Developing one individual, inside a worker: inherit, train, measure, price, store."""
+"""What a worker does: develop an individual (inherit, train, measure, store), or price one."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 import random
@@ -24,7 +23,6 @@ from evo_topo.inheritance import Probe
 from evo_topo.mutation import random_prices
 from evo_topo.phenotype import build
 from evo_topo.prices import Prices
-from evo_topo.recipe import Recipe
 from evo_topo.saliency import magnitude_prices, mean_loss, obd_prices, price_with_gates
 from evo_topo.task import Task, load_task
 from evo_topo.training import Diverged, Stopped, train
@@ -34,18 +32,20 @@ from populations.individual import Outcome, Status
 from populations.orders import DATA, Order, outcome_path, weights_path
 from populations.weights import load_weights, save_weights, sync
 
-TRIAL_EXAMPLES = 2048
-"""What the speed of a training is told by, where it has a limit."""
-
 
 def develop(order: Order, device: str) -> Outcome:
-    """Develops one child; every ordinary failure comes back as an outcome."""
+    """Develops one child, or prices its parent; every ordinary failure comes back as an outcome."""
     started = time.perf_counter()
     status: Status
     child: Conception | None = None
     try:
         task = shared_task(Path(order.run_dir) / DATA, device)
-        child = conceive(order, probe_split(task, order.probe_examples), torch.device(device))
+        probe = probe_split(task, order.probe_examples)
+        if order.criterion is not None:
+            genome, model = parent_network(order, torch.device(device))
+            prices = price_edits(model, genome, *probe, order.criterion, order.seed)
+            return Outcome("ok", prices=prices, seconds=time.perf_counter() - started, device=device)
+        child = conceive(order, probe, torch.device(device))
         return _trained(order, child, task, torch.device(device), started)
     except Diverged as error:
         status, reason = "diverged", str(error)
@@ -59,21 +59,19 @@ def develop(order: Order, device: str) -> Outcome:
 
 
 def _trained(order: Order, child: Conception, task: Task, device: torch.device, started: float) -> Outcome:
-    """Trains a child, measures and prices it, and stores what came of it."""
+    """Trains a child, measures it, and stores what came of it."""
     run_dir, (genome, model) = Path(order.run_dir), child[:2]
     probe = probe_split(task, order.probe_examples)
     recipe = dataclasses.replace(order.recipe, examples=child.examples)
-    if order.seconds is not None:
-        recipe = _in_time(recipe, order.seconds, model, task, order.seed, device)
+    teaching = _teaching(order, task, device)
     try:
-        result = train(model, task, recipe, order.seed, device, _teaching(order, task, device), order.hurdle)
+        result = train(model, task, recipe, order.seed, device, teaching, order.hurdle, order.seconds)
     except Stopped as stop:
         return _stopped(child, stop, device, started)
     reestimate_batchnorm(model, task, recipe.calibration_examples, order.seed)
     measured = evaluate(model, task.validation, task)
     if not measured.loss < float("inf"):
         raise Diverged(result.steps, measured.loss)
-    prices = price_edits(model, genome, *probe, order.criterion, order.seed)
     outcome = Outcome(
         "ok",
         inherited_loss=child.inherited_loss,
@@ -89,23 +87,10 @@ def _trained(order: Order, child: Conception, task: Task, device: torch.device, 
         training_seconds=result.seconds,
         device=str(device),
         weights_sha256=save_weights(model, weights_path(run_dir, order.id)),
-        prices=prices,
         seconds=time.perf_counter() - started,
     )
     _write_durably(outcome_path(run_dir, order.id), msgspec.json.encode(outcome))
     return outcome
-
-
-def _in_time(
-    recipe: Recipe, seconds: float, model: nn.Module, task: Task, seed: int, device: torch.device
-) -> Recipe:
-    """The recipe with no more examples than fit into some seconds, by what a few take a copy."""
-    few = min(recipe.examples, TRIAL_EXAMPLES)
-    for examples in (recipe.batch_size, few):  # the first batch loads and allocates what the others use
-        trial = dataclasses.replace(recipe, examples=examples)
-        took = train(copy.deepcopy(model), task, trial, seed, device).seconds
-    most = max(few, int(few * seconds / took))
-    return dataclasses.replace(recipe, examples=min(recipe.examples, most))
 
 
 def _stopped(child: Conception, stop: Stopped, device: torch.device, started: float) -> Outcome:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from typing import NamedTuple
@@ -31,6 +31,7 @@ from populations.lineage import Lineage
 from populations.memory import Memory
 from populations.orders import Order, Rival, Teacher, outcome_path
 from populations.polish import PolishPlan
+from populations.pricing import Pricing
 from populations.progress import Progress, Report
 from populations.schedule import Schedule
 from populations.seeds import derive_seed
@@ -88,6 +89,7 @@ class Evolution:
         self.generations = Generations(config, founder, num_validation, lineage, self.memory)
         spent = max(lineage.seconds().values(), default=0.0)
         self.schedule = Schedule(config, founder, self.memory, len(slots.devices), spent)
+        self.pricing = Pricing(config, lineage, self.memory)
         self._underway: dict[int, Birth] = {}
         self._parents: list[Member] = []  # of children with this source and generation:
         self._parents_of = (-1, -1)
@@ -107,7 +109,8 @@ class Evolution:
 
     def _found(self) -> None:
         self._report(0, 1)
-        self._submit(Birth(0, 0, None, None, self.founder, None), self.config.founder_examples)
+        birth, seconds = Birth(0, 0, None, None, self.founder, None), self.schedule.founder_seconds
+        self._submit(birth, lambda _: self.config.founder_examples, seconds=seconds)
         while self.crew.is_busy:
             self._wait(1)
         founder = self.memory.individuals[0]
@@ -116,16 +119,17 @@ class Evolution:
         self.generations.finish(0, [founder], self.schedule.elapsed)
 
     def _evolve(self) -> None:
-        """Breeds whenever a worker has room and the population to breed from is known."""
+        """Breeds whenever a worker has room and the population to breed from is known and priced."""
         waiting: deque[Birth] = deque()  # bred, and not selected upon yet
+        child_examples = partial(self.schedule.scaled, self.config.recipe.examples)
         self.memory.know_all_before(self.generations.last + 1)
         places = self._places()
         place = next(places, None)
         self._report(self.generations.last + 1, self.config.offspring)
-        while place or waiting:
-            while place and self.crew.has_room and place.source <= self.generations.last:
+        while place or waiting or self.crew.is_busy:
+            while place and self._is_ready(place.source) and self.crew.has_room:
                 waiting.append(self._breed(place))
-                self._submit(waiting[-1], self.config.recipe.examples, self.config.inherited_rate)
+                self._submit(waiting[-1], child_examples, self.config.inherited_rate)
                 place = next(places, None)
             if self.crew.is_busy:
                 self._wait(self.config.offspring)
@@ -144,6 +148,14 @@ class Evolution:
                     return
                 behind = max(0, math.ceil((config.ahead - index) / config.offspring))
                 yield Place(next(ids), generation, max(base, generation - 1 - behind))
+
+    def _is_ready(self, source: int) -> bool:
+        """Whether a generation can be bred from: it is finished, and its survivors are priced, or will be."""
+        if source > self.generations.last:
+            return False
+        population = self.generations.population_of(source)
+        self.pricing.ask(population, self.crew)
+        return self.pricing.is_done(population)
 
     def _breed(self, place: Place) -> Birth:
         """Plans a child of the population that its place names."""
@@ -201,7 +213,8 @@ class Evolution:
             while waiting and self.crew.has_free_slot:
                 examples, parent = plan.examples(waiting), waiting.pop(0)
                 birth = births[parent.id]
-                self._submit(birth, examples, teacher=teacher)
+                scaled = partial(self.schedule.scaled_polish, examples)
+                self._submit(birth, scaled, teacher=teacher, seconds=self.schedule.left)
                 if birth.id in self._underway:  # else the lineage holds it already
                     plan.begin(birth.id, seconds(parent, examples))
             if self.crew.is_busy:
@@ -214,15 +227,20 @@ class Evolution:
         best = self.generations.front[-1]
         return Teacher(best.id, best.genome.to_json(), best.outcome.weights_sha256, self.config.distill)
 
-    def _submit(self, birth: Birth, examples: int, rate: float = 1.0, teacher: Teacher | None = None) -> None:
-        """Has a birth developed, unless the lineage holds it already."""
+    def _submit(
+        self,
+        birth: Birth,
+        examples: Callable[[Genome], int],
+        rate: float = 1.0,
+        teacher: Teacher | None = None,
+        seconds: float = math.inf,
+    ) -> None:
+        """Has a birth developed on so many examples, unless the lineage holds it already."""
         stored = self.memory.individuals.get(birth.id)
         if stored is None:
             self._underway[birth.id] = birth
-            scaled = partial(self.schedule.scaled, examples)
-            order = order_for(birth, self.config, self.lineage.run_dir, scaled(birth.genome), rate, teacher)
-            rivals = [Rival(rival.edit.to_json(), scaled(rival.genome)) for rival in birth.rivals]
-            seconds = self.schedule.founder_seconds if birth.parent is None else None
+            order = order_for(birth, self.config, self.lineage.run_dir, examples(birth.genome), rate, teacher)
+            rivals = [Rival(rival.edit.to_json(), examples(rival.genome)) for rival in birth.rivals]
             self.crew.submit(msgspec.structs.replace(order, rivals=tuple(rivals), seconds=seconds))
             return
         parent = None if birth.parent is None else birth.parent.id
@@ -243,6 +261,9 @@ class Evolution:
             done.append(order.id)
             if order.id == REFERENCE_ID:  # its outcome stays on disk
                 continue
+            if order.criterion is not None:
+                self.pricing.take(order.id, outcome)
+                continue
             birth = self._underway.pop(order.id)
             individual = as_individual(birth, outcome, self.config.inherit)
             self.lineage.add(individual)
@@ -261,8 +282,7 @@ class Evolution:
         examples = self.schedule.reference_examples(self.generations.finalists, polish_examples)
         order = order_for(birth, self.config, self.lineage.run_dir, examples)
         seed = derive_seed(self.config.seed, "child", 0)  # it begins with the founder's weights
-        # nobody breeds from it, so the price list that costs nothing will do
-        return msgspec.structs.replace(order, seed=seed, criterion="random")
+        return msgspec.structs.replace(order, seed=seed)
 
     def report_phase(self, phase: str) -> None:
         """Reports what is being done after the last generation."""

@@ -42,7 +42,7 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         status: ``ok``, or why the child has no weights.
         reason: In words, where the status is not ``ok``: the error, or what a child that was stopped at
-            half-time had been expected to reach.
+            half-time had been expected to reach. Else why it could not be priced, if so.
         inherited_loss: Mean loss on the probe right after inheritance, before any training.
         refit_loss: The same once the layers behind the change are refit to the parent; None where nothing is.
         screened: Mutations that this child was chosen from, the best first: it alone was trained. Empty
@@ -58,7 +58,7 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
         training_seconds: Of these, what training took.
         device: Where it was trained.
         weights_sha256: Digest of the weights' file.
-        prices: Predicted loss changes of edits of this network.
+        prices: Predicted loss changes of edits of this network; None until it is to be bred from.
     """
 
     status: Status

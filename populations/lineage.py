@@ -71,6 +71,12 @@ class Lineage:
         with self._db:
             self._db.execute(f"INSERT INTO individual ({', '.join(row)}) VALUES ({marks})", row)
 
+    def set_prices(self, individual: Individual) -> None:
+        """Stores the prices of an individual that the lineage holds, or why it has none."""
+        row = to_row(individual)
+        with self._db:
+            self._db.execute("UPDATE individual SET prices = :prices, reason = :reason WHERE id = :id", row)
+
     def individuals(self) -> list[Individual]:
         """Every individual, in order of birth.
 

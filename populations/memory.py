@@ -52,6 +52,10 @@ class Memory:
         if lesson := lesson_of(individual, parent):
             self._lessons.setdefault(generation, []).append(lesson)
 
+    def update(self, individual: Individual) -> None:
+        """Remembers more of an individual that is remembered."""
+        self.individuals[individual.id] = individual
+
     def first_id(self, generation: int) -> int:
         """The first id of a generation, whether some of its children are developed already or not."""
         return 1 + max(last for born, last in self._last_ids.items() if born < generation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -46,10 +47,10 @@ class Rival(Struct, frozen=True):
 
 
 class Order(Struct, frozen=True):
-    """What a worker needs to develop one child: data and paths, nothing live.
+    """What a worker needs to develop one child, or to price one individual: data and paths, nothing live.
 
     Attributes:
-        id: The child's id.
+        id: The child's id; the parent's own where that is priced.
         run_dir: The run folder.
         genome: JSON of the parent's genome; of its own for a founder.
         parent: The parent's id; None for a founder.
@@ -57,12 +58,12 @@ class Order(Struct, frozen=True):
         edit: JSON of the mutation; None to train on.
         seed: Seed of the child.
         recipe: How it trains.
-        criterion: What prices its own mutations.
-        probe_examples: Training examples on which they are priced.
+        probe_examples: Training examples on which edits are measured and priced.
+        criterion: What the parent's mutations are priced by, and no child is developed; None for a child.
         rivals: Other mutations; of all, the one is trained that costs least for what it saves.
         teacher: Whom it learns from beside the targets.
         hurdle: The most that its halfway loss may be, or it is stopped there; None for no limit.
-        seconds: For how long it may train: on as many of the recipe's examples as fit; None for no limit.
+        seconds: For how long it may train: then on fewer examples than the recipe's.
     """
 
     id: int
@@ -73,12 +74,12 @@ class Order(Struct, frozen=True):
     edit: str | None
     seed: int
     recipe: Recipe
-    criterion: Criterion
     probe_examples: int
+    criterion: Criterion | None = None
     rivals: tuple[Rival, ...] = ()
     teacher: Teacher | None = None
     hurdle: float | None = None
-    seconds: float | None = None
+    seconds: float = math.inf
 
     def read_outcome(self) -> Outcome | None:
         """The outcome that a worker left on disk, if it finished."""

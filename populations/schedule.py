@@ -71,14 +71,22 @@ class Schedule:
         return fmean(seconds) if seconds else development_seconds(founder.outcome, examples)
 
     @property
-    def founder_seconds(self) -> float | None:
-        """For how long the founder may train; None for as long as its examples take."""
+    def founder_seconds(self) -> float:
+        """For how long the founder may train; infinite where there is no limit."""
         minutes = self.config.minutes
-        return None if minutes is None else FOUNDER_SHARE * 60 * minutes
+        return math.inf if minutes is None else FOUNDER_SHARE * 60 * minutes
 
     def scaled(self, examples: int, genome: Genome) -> int:
         """Training examples of a network where one as costly as the founder has so many."""
         return scaled_examples(examples, genome, self.founder, self.config.example_exponent)
+
+    def scaled_polish(self, examples: int, genome: Genome) -> int:
+        """Training examples of a network in the polish.
+
+        In a timed run they are as many for all: a step of a small network takes nearly as long as that of a
+        large one, so the smallest, who are through with learning first, would else take most of the time.
+        """
+        return examples if self.config.minutes is not None else self.scaled(examples, genome)
 
     def has_time(self, finalists: Finalists) -> bool:
         """Whether one more child can be developed, those in flight be waited for, and the run be ended."""
@@ -106,13 +114,14 @@ class Schedule:
             polish_examples: Training examples that they are still going to see, before scaling.
         """
         trained = [i.total_examples for i in finalists.population]
-        polished = [i.total_examples + self.scaled(polish_examples, i.genome) for i in finalists.promising]
+        more = partial(self.scaled_polish, polish_examples)
+        polished = [i.total_examples + more(i.genome) for i in finalists.promising]
         return max(*trained, *polished)
 
     def polish_seconds(self, individual: Individual, examples: int) -> float:
         """Seconds that a survivor takes in the polish, with so many examples before scaling."""
         return self._crowding * development_seconds(
-            individual.outcome, self.scaled(examples, individual.genome)
+            individual.outcome, self.scaled_polish(examples, individual.genome)
         )
 
     def reference_seconds(self, examples: int) -> float:

@@ -54,7 +54,6 @@ def accuracies_on_test(
             edit=None,
             seed=0,
             recipe=recipe,
-            criterion="random",
             probe_examples=1,
         )
         for network in networks

@@ -32,7 +32,8 @@ PARTS = {
     "pricing": ("price_edits",),
     "storing weights": ("save_weights",),
 }
-"""Functions of `populations.development` that a development spends its time in."""
+"""Functions of `populations.development` that an order spends its time in."""
+REST = "the rest of a worker's work"
 
 
 class PhasesInfo(Struct, frozen=True):
@@ -54,7 +55,7 @@ class PhasesInfo(Struct, frozen=True):
 
 
 def develop_timed(order: Order, device: str) -> Outcome:
-    """Develops a child and leaves beside its run how long each part took."""
+    """Develops a child, or prices an individual, and leaves beside its run how long each part took."""
     spent: dict[str, float] = defaultdict(float)
 
     def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,7 +73,10 @@ def develop_timed(order: Order, device: str) -> Outcome:
     replaced: dict[str, Any] = {name: timed(part, getattr(development, name)) for name, part in names.items()}
     with mock.patch.multiple(development, **replaced):
         outcome = development.develop(order, device)
-    (Path(order.run_dir) / f"phases-{order.id}.json").write_text(json.dumps(spent))
+    spent[REST] = outcome.seconds - sum(spent.values())
+    if order.id or order.criterion is not None:  # the founder is trained before
+        name = "developed" if order.criterion is None else "priced"
+        (Path(order.run_dir) / f"{name}-{order.id}.phases").write_text(json.dumps(spent))
     return outcome
 
 
@@ -96,10 +100,9 @@ def phases_info(task: Task, config: Config, workers: int) -> PhasesInfo:
         evolution.run()
         seconds, children = lineage.seconds(), [i for i in lineage.individuals() if i.generation]
         spent: dict[str, float] = defaultdict(float)
-        for child in children:
-            for part, value in json.loads((folder / f"phases-{child.id}.json").read_text()).items():
+        for path in folder.glob("*.phases"):
+            for part, value in json.loads(path.read_text()).items():
                 spent[part] += value
-        spent["the rest of a worker's work"] = sum(i.outcome.seconds for i in children) - sum(spent.values())
     wall = max(seconds.values()) - seconds[0]
     shares = {part: value / (workers * wall) for part, value in spent.items()}
     shares["waiting, and the driver"] = 1 - sum(shares.values())

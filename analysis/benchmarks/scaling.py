@@ -91,7 +91,6 @@ def _develop(widths: tuple[int, ...], training_examples: int, recipe: Recipe) ->
                 edit=None,
                 seed=0,
                 recipe=dataclasses.replace(recipe, examples=examples, learning_rate=0.01),
-                criterion="obd",
                 probe_examples=min(1000, training_examples),
             )
             outcome = develop(order, "cpu")

@@ -74,6 +74,8 @@ class StubCrew(Crew):
 def stub_outcome(order: Order, num_validation: int) -> Outcome:
     """An outcome as large as a real one; accuracy rises with the logarithm of FLOPs, with noise."""
     parent = genome = Genome.from_json(order.genome)
+    if order.criterion is not None:
+        return Outcome("ok", prices=stub_prices(genome, random.Random(order.seed)))
     if order.edit is not None:
         genome = edit_from_json(order.edit).apply(parent)
     rng = random.Random(order.seed)
@@ -94,7 +96,6 @@ def stub_outcome(order: Order, num_validation: int) -> Outcome:
         training_seconds=0.7,
         device="cpu",
         weights_sha256="0" * 64,
-        prices=stub_prices(genome, rng),
     )
 
 

@@ -3,6 +3,8 @@
 import copy
 import math
 from collections.abc import Iterator
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -128,6 +130,29 @@ def test_rate_rises_and_falls_in_straight_lines(steps: int, warmup: float) -> No
         share = (step - left[0]) / (right[0] - left[0])
         expected = left[1] + share * (right[1] - left[1])
         assert rate_factor(step, steps, warmup) == pytest.approx(expected)
+
+
+def test_the_rate_falls_by_the_clock_where_time_is_short(
+    digits: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that goes on by a second whenever it is read: twice at the start, then at each step."""
+    clock, rates = count(), []
+    monkeypatch.setattr("evo_topo.training.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr("evo_topo.stepping.Step.set_rate", lambda _, rate: rates.append(rate))
+    recipe = Recipe(examples=100 * 16, batch_size=16, learning_rate=0.1, warmup=0.2)
+    result = train(conv_net(), digits, recipe, seed=0, seconds=11.0)
+    assert rates == pytest.approx([0.1 * rate_factor(10.0 * second, 100, 0.2) for second in range(10)])
+    assert (result.steps, result.examples) == (10, 160)
+    assert math.isfinite(result.loss)
+
+
+def test_a_limit_of_time_that_is_kept_changes_nothing(digits: Task) -> None:
+    models = [conv_net() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    recipe = Recipe(examples=320, batch_size=32, learning_rate=0.1)
+    results = [train(models[0], digits, recipe, 0), train(models[1], digits, recipe, 0, seconds=1e6)]
+    assert same_weights(*models)
+    assert results[0].halfway_loss == results[1].halfway_loss
 
 
 @pytest.mark.parametrize(("has_bfloat16", "tolerance"), [(False, 1e-6), (True, 1e-3)])

@@ -32,7 +32,7 @@ def order(tmp_path_factory):
     folder, task = tmp_path_factory.mktemp("run"), small_task()
     save_task(task, folder / DATA)
     recipe = dataclasses.replace(small_config().recipe, examples=1024)
-    founder = Order(0, str(folder), small_founder().to_json(), None, "", None, 7, recipe, "obd", 100)
+    founder = Order(0, str(folder), small_founder().to_json(), None, "", None, 7, recipe, 100)
     outcome = develop(founder, "cpu")
     assert outcome.status == "ok", outcome.reason
     return msgspec.structs.replace(founder, id=1, parent=0, parent_sha256=outcome.weights_sha256)

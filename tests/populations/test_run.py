@@ -69,6 +69,16 @@ def test_replaying_the_edits_gives_every_stored_genome(finished):
     assert {"NoneType", "PruneUnits"} <= kinds
 
 
+def test_those_are_priced_who_could_be_bred_from(finished):
+    run_dir = finished[0].run_dir
+    with Lineage(run_dir, read_only=True) as lineage:
+        sources = [ids for generation, ids in lineage.populations().items() if generation < 2]
+    individuals = load_run(run_dir)
+    priced = {i.id for i in individuals if i.outcome.prices is not None}
+    assert priced == set().union(*sources)
+    assert priced >= {i.parent for i in individuals if i.edit is not None}
+
+
 def test_training_is_accounted_along_the_line(finished):
     individuals = {i.id: i for i in load_run(finished[0].run_dir)}
     for child in individuals.values():

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 from msgspec.structs import replace
@@ -50,7 +51,7 @@ def test_before_there_is_a_child_the_founder_tells_what_one_takes():
 
 
 def test_the_founder_has_a_share_of_a_timed_run():
-    assert schedule()[0].founder_seconds is None
+    assert schedule()[0].founder_seconds == math.inf
     assert timed(10, 0.0)[0].founder_seconds == 120
 
 
@@ -91,6 +92,12 @@ def test_cheaper_networks_see_more_examples():
     ratio = individual(0, small_founder()).flops / individual(1, SMALL).flops
     assert plan.scaled(1000, SMALL) == round(1000 * ratio**0.5)
     assert plan.scaled(1000, small_founder()) == 1000
+
+
+def test_in_a_timed_run_all_are_polished_alike():
+    assert timed(10, 0.0)[0].scaled_polish(1000, SMALL) == 1000
+    plan, _ = schedule()
+    assert plan.scaled_polish(1000, SMALL) == plan.scaled(1000, SMALL) > 1000
 
 
 def test_what_remains_ends_at_nothing():

@@ -21,8 +21,7 @@ def orders(folder, count: int) -> list[Order]:
     save_task(small_task(), folder / DATA)
     recipe = small_config().recipe
     return [
-        Order(i, str(folder), small_founder().to_json(), None, "", None, i, recipe, "obd", 50)
-        for i in range(count)
+        Order(i, str(folder), small_founder().to_json(), None, "", None, i, recipe, 50) for i in range(count)
     ]
 
 

@@ -56,8 +56,7 @@ def searched(bench: Bench, setting: Setting = SETTING) -> list[Network]:
     Raises:
         ImportError: When Optuna is not installed.
     """
-    # Nobody is bred from prices, so the list that costs nothing will do.
-    config = dataclasses.replace(bench.config, criterion="random", probe_examples=1)
+    config = dataclasses.replace(bench.config, probe_examples=1)  # nobody breeds from what they tell
     trials = _search(bench, config, setting)
     polished = _train_on(bench, config, [tried.individual for tried in trials])
     return [
@@ -149,18 +148,15 @@ def _train_on(bench: Bench, config: Config, trials: list[Individual]) -> list[Tr
     first = 1 + max(individual.id for individual in trials)
     births = [further_training(i, first + n, 1) for n, i in enumerate(judge.promising(able))]
 
-    def scaled(examples: int, genome: Genome) -> int:
-        return scaled_examples(examples, genome, bench.founder, config.example_exponent)
-
     def seconds(examples: int) -> float:
-        each = [development_seconds(b.parent.outcome, scaled(examples, b.genome)) for b in births if b.parent]
+        each = [development_seconds(b.parent.outcome, examples) for b in births if b.parent]
         return makespan(each, len(bench.slots.devices))
 
     examples = most_that_fit(seconds, bench.clock.end - bench.clock.elapsed, config.recipe.batch_size)
     crew, found = Crew(bench.slots), []
     underway = {birth.id: birth for birth in births}
     for birth in sorted(births, key=lambda birth: -count_flops(birth.genome)):  # none is waited for alone
-        crew.submit(order_for(birth, config, bench.folder, scaled(examples, birth.genome)))
+        crew.submit(order_for(birth, config, bench.folder, examples))
     while crew.is_busy:
         for order, outcome in crew.wait():
             individual = as_individual(underway[order.id], outcome)
