@@ -116,7 +116,7 @@ def _is_expected(error: Exception) -> bool:
     """Whether an error is one whose message says all, so that no traceback is needed."""
     from evo_topo.datasets import DatasetError
     from evo_topo.exporting import ExportError
-    from populations.evolution import EvolutionError
+    from populations.dispatch import EvolutionError
     from populations.records import LineageError
     from populations.weights import WeightsError
 

@@ -9,7 +9,8 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from evo_topo.hooks import in_mode
-from evo_topo.task import Split, Task
+from evo_topo.splits import Split
+from evo_topo.task import Task
 
 _CALIBRATION_BATCH = 256
 

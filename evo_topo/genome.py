@@ -7,7 +7,6 @@ either in a valid genome or in a `GenomeError`, at a cost bounded by the length 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property, wraps
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from evo_topo.fingerprint import fingerprint_of
 from evo_topo.ops import MAX_CHANNELS, MAX_ELEMENTS, AnyOp, Input, Layer, OpError, Output, Shape
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class Genome(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     @cached_property
     def fingerprint(self) -> str:
         """32 hexadecimal digits, equal for isomorphic graphs, in any process."""
-        return _fingerprint(self)
+        return fingerprint_of(self)
 
     def to_json(self) -> str:
         """The genome as JSON text; `from_json` gives the equal genome back."""
@@ -236,38 +236,3 @@ def _locate(message: str, text: str | bytes) -> str:
         name = None
     where = f"node {name[:80]!r}" if isinstance(name, str) else f"node number {index}"
     return f"{where}: {message}"
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
-
-
-def _settings(op: AnyOp) -> tuple[object, ...]:
-    """Values of all fields; what marks a layer as sparse or binary counts only where it is set."""
-    fields = msgspec.structs.asdict(op)
-    marks = [(name, fields.pop(name, None)) for name in ("fan_in", "binary")]
-    return (*fields.values(), *[mark for mark in marks if mark[1]])
-
-
-def _fingerprint(genome: Genome) -> str:
-    """Colour refinement (Weisfeiler & Leman 1968) along the graph, down and up, then as a multiset.
-
-    Each node's first colour says what it computes from the input; its second adds how it is used,
-    which tells a shared node from two equal ones.
-    """
-    down: dict[str, str] = {}
-    for node in genome.nodes:
-        reads = [down[name] for name in node.inputs]
-        if node.op.routing == "ties":
-            reads.sort()  # the order of a sum or product does not matter
-        down[node.name] = _digest(type(node.op).__name__, _settings(node.op), reads)
-    uses: dict[str, list[tuple[str, list[int]]]] = {node.name: [] for node in genome.nodes}
-    up: dict[str, str] = {}
-    for node in reversed(genome.nodes):
-        up[node.name] = _digest(down[node.name], sorted(uses[node.name]))
-        places: dict[str, list[int]] = {name: [] for name in node.inputs}
-        for place, name in enumerate(node.inputs):
-            places[name].append(0 if node.op.routing == "ties" else place)
-        for name, at in places.items():
-            uses[name].append((up[node.name], at))
-    return _digest(sorted(up.values()))

@@ -24,7 +24,8 @@ from evo_topo.mutation import random_prices
 from evo_topo.phenotype import build
 from evo_topo.prices import Prices
 from evo_topo.saliency import magnitude_prices, mean_loss, obd_prices, price_with_gates
-from evo_topo.task import Task, load_task
+from evo_topo.task import Task
+from evo_topo.task_file import load_task
 from evo_topo.training import Diverged, Stopped, train
 from populations.conception import Conception, conceive, parent_network
 from populations.config import Criterion

@@ -10,39 +10,29 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from typing import NamedTuple
 
-import msgspec
-
 from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
 from evo_topo.genome import Genome
-from populations.births import Birth, as_individual, further_training, order_for
+from populations.births import Birth
 from populations.breeding import breed
 from populations.calibrating import calibration_from, outlook_from
 from populations.config import Config
+from populations.dispatch import Dispatch, EvolutionError
 from populations.fitness import Member
 from populations.generations import Generations
 from populations.hurdles import Outlook, hurdle_for
 from populations.lineage import Lineage
 from populations.memory import Memory
-from populations.orders import Order, Rival, Teacher, outcome_path
-from populations.polish import PolishPlan
-from populations.pricing import Pricing
+from populations.polish import polish
 from populations.progress import Progress, Report
+from populations.reference import forget_reference
 from populations.schedule import Schedule
-from populations.seeds import derive_seed
 from populations.workers import Crew, Slots
-
-REFERENCE_ID = -1
-"""Marks the files of the founder that is trained for comparison; it is no part of the lineage."""
-
-
-class EvolutionError(RuntimeError):
-    """A run cannot go on; the message says why."""
 
 
 class Place(NamedTuple):
@@ -83,14 +73,12 @@ class Evolution:
         self.config = config
         self.founder = founder
         self.lineage = lineage
-        self.crew = Crew(slots)
         self.report = report
         self.memory = Memory(lineage.individuals())
         self.generations = Generations(config, founder, num_validation, lineage, self.memory)
         spent = max(lineage.seconds().values(), default=0.0)
         self.schedule = Schedule(config, founder, self.memory, len(slots.devices), spent)
-        self.pricing = Pricing(config, lineage, self.memory)
-        self._underway: dict[int, Birth] = {}
+        self.dispatch = Dispatch(config, lineage, self.memory, Crew(slots))
         self._parents: list[Member] = []  # of children with this source and generation:
         self._parents_of = (-1, -1)
         self._calibration = Calibration()
@@ -102,16 +90,19 @@ class Evolution:
             self._found()
         last = self.config.generations
         if last is None or self.generations.last < last:
-            outcome_path(self.lineage.run_dir, REFERENCE_ID).unlink(missing_ok=True)  # lines grow longer
+            forget_reference(self.lineage.run_dir)  # lines grow longer
             self._evolve()
         if self.config.polish_examples and self.generations.last not in self.lineage.polished():
-            self._polish()
+            phase = "polishing the survivors"
+            self._report(self.generations.last + 1, len(self.generations.finalists.promising), phase)
+            wait = partial(self._wait, phase=phase)
+            polish(self.config, self.generations, self.schedule, self.dispatch, wait)
 
     def _found(self) -> None:
         self._report(0, 1)
         birth, seconds = Birth(0, 0, None, None, self.founder, None), self.schedule.founder_seconds
-        self._submit(birth, lambda _: self.config.founder_examples, seconds=seconds)
-        while self.crew.is_busy:
+        self.dispatch.submit(birth, lambda _: self.config.founder_examples, seconds=seconds)
+        while self.dispatch.crew.is_busy:
             self._wait(1)
         founder = self.memory.individuals[0]
         if not founder.is_alive:
@@ -126,12 +117,12 @@ class Evolution:
         places = self._places()
         place = next(places, None)
         self._report(self.generations.last + 1, self.config.offspring)
-        while place or waiting or self.crew.is_busy:
-            while place and self._is_ready(place.source) and self.crew.has_room:
+        while place or waiting or self.dispatch.crew.is_busy:
+            while place and self._is_ready(place.source) and self.dispatch.crew.has_room:
                 waiting.append(self._breed(place))
-                self._submit(waiting[-1], child_examples, self.config.inherited_rate)
+                self.dispatch.submit(waiting[-1], child_examples, self.config.inherited_rate)
                 place = next(places, None)
-            if self.crew.is_busy:
+            if self.dispatch.crew.is_busy:
                 self._wait(self.config.offspring)
             self._select_finished(waiting, is_last=place is None)
 
@@ -150,12 +141,10 @@ class Evolution:
                 yield Place(next(ids), generation, max(base, generation - 1 - behind))
 
     def _is_ready(self, source: int) -> bool:
-        """Whether a generation can be bred from: it is finished, and its survivors are priced, or will be."""
+        """Whether a generation can be bred from: it is finished, and its survivors are priced."""
         if source > self.generations.last:
             return False
-        population = self.generations.population_of(source)
-        self.pricing.ask(population, self.crew)
-        return self.pricing.is_done(population)
+        return self.dispatch.is_priced(self.generations.population_of(source))
 
     def _breed(self, place: Place) -> Birth:
         """Plans a child of the population that its place names."""
@@ -191,65 +180,6 @@ class Evolution:
                 waiting.popleft()
             self.generations.select(generation, [birth.id for birth in births], self.schedule.elapsed)
 
-    def _polish(self) -> None:
-        """One more generation, in which every promising survivor has a child that trains on for longer.
-
-        The founder for comparison trains beside them. Those that take longest come first: none is waited for
-        alone.
-        """
-        generation, phase = self.generations.last + 1, "polishing the survivors"
-        finalists, ids = self.generations.finalists, count(self.memory.first_id(generation))
-        plan, seconds = PolishPlan(self.schedule, finalists), self.schedule.polish_seconds
-        births = {
-            parent.id: further_training(parent, next(ids), generation) for parent in finalists.promising
-        }
-        waiting = sorted(finalists.promising, key=lambda parent: -seconds(parent, plan.first_examples))
-        self._report(generation, len(births), phase)
-        teacher = self._teacher() if self.config.distill else None
-        if self.config.compare and not (order := self.reference_order(plan.first_examples)).read_outcome():
-            self.crew.submit(order)
-            plan.begin(order.id, self.schedule.reference_seconds(order.recipe.examples))
-        while waiting or self.crew.is_busy:
-            while waiting and self.crew.has_free_slot:
-                examples, parent = plan.examples(waiting), waiting.pop(0)
-                birth = births[parent.id]
-                scaled = partial(self.schedule.scaled_polish, examples)
-                self._submit(birth, scaled, teacher=teacher, seconds=self.schedule.left)
-                if birth.id in self._underway:  # else the lineage holds it already
-                    plan.begin(birth.id, seconds(parent, examples))
-            if self.crew.is_busy:
-                plan.finish(self._wait(len(births), phase))
-        children = [birth.id for birth in births.values()]
-        self.generations.select(generation, children, self.schedule.elapsed, is_polish=True)
-
-    def _teacher(self) -> Teacher:
-        """The most accurate survivor, for those who are polished to learn from, and itself among them."""
-        best = self.generations.front[-1]
-        return Teacher(best.id, best.genome.to_json(), best.outcome.weights_sha256, self.config.distill)
-
-    def _submit(
-        self,
-        birth: Birth,
-        examples: Callable[[Genome], int],
-        rate: float = 1.0,
-        teacher: Teacher | None = None,
-        seconds: float = math.inf,
-    ) -> None:
-        """Has a birth developed on so many examples, unless the lineage holds it already."""
-        stored = self.memory.individuals.get(birth.id)
-        if stored is None:
-            self._underway[birth.id] = birth
-            order = order_for(birth, self.config, self.lineage.run_dir, examples(birth.genome), rate, teacher)
-            rivals = [Rival(rival.edit.to_json(), examples(rival.genome)) for rival in birth.rivals]
-            self.crew.submit(msgspec.structs.replace(order, rivals=tuple(rivals), seconds=seconds))
-            return
-        parent = None if birth.parent is None else birth.parent.id
-        if stored.parent != parent or stored.edit not in [option.edit for option in birth.options]:
-            raise EvolutionError(
-                f"the lineage holds another individual {birth.id} than this configuration breeds; if the run "
-                "was stopped while survivors were polished, finish it as it was before extending it"
-            )
-
     def _wait(self, children: int, phase: str | None = None) -> list[int]:
         """Stores whoever is developed next; reports on the generation, which has so many children.
 
@@ -257,32 +187,10 @@ class Evolution:
             The ids of the orders that are done.
         """
         done = []
-        for order, outcome in self.crew.wait():
-            done.append(order.id)
-            if order.id == REFERENCE_ID:  # its outcome stays on disk
-                continue
-            if order.criterion is not None:
-                self.pricing.take(order.id, outcome)
-                continue
-            birth = self._underway.pop(order.id)
-            individual = as_individual(birth, outcome, self.config.inherit)
-            self.lineage.add(individual)
-            self.memory.add(individual, birth.parent)
-            outcome_path(self.lineage.run_dir, individual.id).unlink(missing_ok=True)
+        for number in self.dispatch.wait():
+            done.append(number)
             self._report(self.generations.last + 1, children, phase)
         return done
-
-    def reference_order(self, polish_examples: int = 0) -> Order:
-        """The founder for comparison: trained in one go, as long as the longest line of any survivor.
-
-        Args:
-            polish_examples: Training examples that the survivors are still going to see, before scaling.
-        """
-        birth = Birth(REFERENCE_ID, 0, None, None, self.founder, None)
-        examples = self.schedule.reference_examples(self.generations.finalists, polish_examples)
-        order = order_for(birth, self.config, self.lineage.run_dir, examples)
-        seed = derive_seed(self.config.seed, "child", 0)  # it begins with the founder's weights
-        return msgspec.structs.replace(order, seed=seed)
 
     def report_phase(self, phase: str) -> None:
         """Reports what is being done after the last generation."""

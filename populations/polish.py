@@ -1,10 +1,18 @@
-"""The plan of the polish: for how long each survivor trains on, so that a timed run ends in time."""
+"""The polish: survivors that span the front train on, each for so long that a timed run ends in time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import count
 
+from populations.births import further_training
+from populations.config import Config
+from populations.dispatch import Dispatch
+from populations.generations import Generations
 from populations.individual import Individual
+from populations.orders import Teacher
+from populations.reference import reference_order
 from populations.schedule import Finalists, Schedule
 from populations.timing import makespan
 
@@ -55,3 +63,52 @@ class PolishPlan:
             return makespan(tasks, schedule.slots, busy)
 
         return schedule.most_examples(last_seconds)
+
+
+def polish(
+    config: Config,
+    generations: Generations,
+    schedule: Schedule,
+    dispatch: Dispatch,
+    wait: Callable[[int], Iterable[int]],
+) -> None:
+    """One more generation, in which every promising survivor has a child that trains on for longer.
+
+    The founder for comparison trains beside them. Those that take longest come first: none is waited for
+    alone.
+
+    Args:
+        config: Of the run.
+        generations: Of the run; the one of the polish is finished in the end.
+        schedule: Of the run.
+        dispatch: Has them developed.
+        wait: Given how many there are, waits for some orders and tells which.
+    """
+    generation, finalists = generations.last + 1, generations.finalists
+    ids = count(generations.memory.first_id(generation))
+    births = {parent.id: further_training(parent, next(ids), generation) for parent in finalists.promising}
+    plan, seconds = PolishPlan(schedule, finalists), schedule.polish_seconds
+    waiting = sorted(finalists.promising, key=lambda parent: -seconds(parent, plan.first_examples))
+    teacher = _teacher(config, generations) if config.distill else None
+    if config.compare:
+        examples = schedule.reference_examples(finalists, plan.first_examples)
+        order = reference_order(config, generations.founder, dispatch.lineage.run_dir, examples)
+        if not order.read_outcome():
+            dispatch.crew.submit(order)
+            plan.begin(order.id, schedule.reference_seconds(examples))
+    while waiting or dispatch.crew.is_busy:
+        while waiting and dispatch.crew.has_free_slot:
+            examples, parent = plan.examples(waiting), waiting.pop(0)
+            scaled, birth = partial(schedule.scaled, examples), births[parent.id]
+            if dispatch.submit(birth, scaled, teacher=teacher, seconds=schedule.left):
+                plan.begin(birth.id, seconds(parent, examples))
+        if dispatch.crew.is_busy:
+            plan.finish(wait(len(births)))
+    children = [birth.id for birth in births.values()]
+    generations.select(generation, children, schedule.elapsed, is_polish=True)
+
+
+def _teacher(config: Config, generations: Generations) -> Teacher:
+    """The most accurate survivor, for those who are polished to learn from, and itself among them."""
+    best = generations.front[-1]
+    return Teacher(best.id, best.genome.to_json(), best.outcome.weights_sha256, config.distill)

@@ -3,76 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import msgspec
-from deap import tools
 from safetensors.torch import save_file
 from torch import Tensor
 
 from evo_topo.datasets import load_dataset
 from evo_topo.genome import Genome
-from evo_topo.task import Task, load_task, save_task
-from populations.births import Birth, as_individual
+from evo_topo.task import Task
+from evo_topo.task_file import load_task, save_task
 from populations.config import Config, ConfigError, PresetName
-from populations.evolution import REFERENCE_ID, Evolution, EvolutionError
-from populations.individual import Individual, Outcome
+from populations.evolution import Evolution
 from populations.lineage import DATABASE, Lineage
-from populations.orders import DATA, START, outcome_path, weights_path
+from populations.orders import DATA, START
 from populations.presets import PRESETS
 from populations.progress import Progress, Report
-from populations.records import LineageError
+from populations.results import Result, measure_result, read_result, write_whole
 from populations.survivors import FRONT, TASK, task_record
-from populations.testing import Stored, accuracies_on_test
-from populations.workers import Crew, Slots, resolve_devices, stop_workers
-
-FOUNDER = "founder.json"
-
-
-class Entry(NamedTuple):
-    """A measured network, as ``front.json`` lists it.
-
-    Attributes:
-        id: The individual's id; the founder's is 0, also where it was trained longer for comparison.
-        accuracy: Validation accuracy.
-        test_accuracy: Test accuracy, measured once, at the end.
-        macs: Multiply-accumulates for one example.
-        flops: 2 x MACs.
-        params: Trainable parameters.
-        genome: The network as data (JSON object).
-    """
-
-    id: int
-    accuracy: float
-    test_accuracy: float
-    macs: int
-    flops: int
-    params: int
-    genome: dict[str, Any]
-
-
-class Result(NamedTuple):
-    """What an evolution ends with.
-
-    Attributes:
-        run_dir: The run folder.
-        front: Pareto front of accuracy against FLOPs, by rising FLOPs.
-        founder: The founder, trained in one go with at least as many examples as anyone on the front; None
-            where no comparison was asked for.
-        founder_examples: That number of examples.
-        logbook: DEAP's logbook of all generations.
-    """
-
-    run_dir: Path
-    front: list[Entry]
-    founder: Entry | None
-    founder_examples: int
-    logbook: tools.Logbook
+from populations.workers import Slots, resolve_devices, stop_workers
 
 
 def evolve(
@@ -113,7 +63,7 @@ def evolve(
     with _only_driver(run_dir), Lineage(run_dir) as lineage:
         try:
             data = _shared_data(config, task, run_dir)
-            _write(run_dir / TASK, task_record(data))
+            write_whole(run_dir / TASK, task_record(data))
             founded = lineage.individuals()[:1]
             founder = founded[0].genome if founded else founder or PRESETS[config.preset].founder()
             _check_fit(founder, data)
@@ -125,7 +75,7 @@ def evolve(
             before = evolution.generations.last
             evolution.run()
             finished = evolution.generations.last == before and (run_dir / FRONT).exists()
-            result = _read_result(evolution, run_dir) if finished else _finish(evolution, run_dir)
+            result = read_result(evolution, run_dir) if finished else measure_result(evolution, run_dir)
         except BaseException:  # what they are at is no longer wanted; otherwise they idle for the next run
             stop_workers()
             raise
@@ -162,7 +112,7 @@ def _prepare_folder(config: Config, resume: bool) -> Path:
         raise ConfigError(f"run_dir: {run_dir} holds a run already; resume it, or choose another folder")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        _write(run_dir / "config.json", dataclasses.replace(config, run_dir=run_dir).to_json())
+        write_whole(run_dir / "config.json", dataclasses.replace(config, run_dir=run_dir).to_json())
     except OSError as error:
         raise ConfigError(f"run_dir: {run_dir} cannot be written: {error.strerror}") from None
     return run_dir
@@ -206,69 +156,3 @@ def _check_fit(founder: Genome, task: Task) -> None:
             f"founder: expected a network from {task.input_shape} to {task.num_classes} classes, as "
             f"{task.name} needs, got one from {founder.input_shape} to {founder.num_classes}"
         )
-
-
-def _finish(evolution: Evolution, run_dir: Path) -> Result:
-    """Reads the test split, once, for the front and for the founder for comparison, if there is one."""
-    front = evolution.generations.front
-    reference = _reference(evolution, run_dir) if evolution.config.compare else None
-    evolution.report_phase("measuring on the test split")
-    measured = front if reference is None else [*front, reference]
-    networks = [Stored(i.id, i.genome, i.outcome.weights_sha256) for i in measured]
-    tested = accuracies_on_test(networks, run_dir, evolution.config.recipe, evolution.crew.slots)
-    entries = [_entry(individual, tested[individual.id]) for individual in front]
-    founder, examples = None, 0
-    if reference is not None:
-        founder, examples = _entry(reference, tested[REFERENCE_ID])._replace(id=0), reference.outcome.examples
-        _write(run_dir / FOUNDER, json.dumps({**founder._asdict(), "examples": examples}, indent=1))
-    _write(run_dir / FRONT, json.dumps([entry._asdict() for entry in entries], indent=1))
-    weights_path(run_dir, REFERENCE_ID).unlink(missing_ok=True)
-    outcome_path(run_dir, REFERENCE_ID).unlink(missing_ok=True)
-    return Result(run_dir, entries, founder, examples, evolution.generations.logbook)
-
-
-def _reference(evolution: Evolution, run_dir: Path) -> Individual:
-    """The founder for comparison; trained now, unless that was done during the polish."""
-    path = outcome_path(run_dir, REFERENCE_ID)
-    if path.exists():
-        outcome = msgspec.json.decode(path.read_bytes(), type=Outcome)
-    else:
-        evolution.report_phase("training the founder for comparison")
-        crew = Crew(evolution.crew.slots)
-        crew.submit(evolution.reference_order())
-        [(_, outcome)] = crew.wait()
-    if outcome.status != "ok":
-        raise EvolutionError(f"the founder could not be trained for comparison: {outcome.reason}")
-    return as_individual(Birth(REFERENCE_ID, 0, None, None, evolution.founder, None), outcome)
-
-
-def _read_result(evolution: Evolution, run_dir: Path) -> Result:
-    """What a run that is finished already ended with; the test split is not read again."""
-    try:
-        front = [Entry(**entry) for entry in json.loads((run_dir / FRONT).read_text())]
-        if not evolution.config.compare:
-            return Result(run_dir, front, None, 0, evolution.generations.logbook)
-        founder = json.loads((run_dir / FOUNDER).read_text())
-        examples = founder.pop("examples")
-        return Result(run_dir, front, Entry(**founder), examples, evolution.generations.logbook)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise LineageError(f"{run_dir}: {FRONT} or {FOUNDER} is damaged: {error}") from None
-
-
-def _entry(individual: Individual, test_accuracy: float) -> Entry:
-    return Entry(
-        id=individual.id,
-        accuracy=individual.outcome.accuracy or 0.0,
-        test_accuracy=test_accuracy,
-        macs=individual.macs,
-        flops=individual.flops,
-        params=individual.params,
-        genome=json.loads(individual.genome.to_json()),
-    )
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

@@ -80,14 +80,6 @@ class Schedule:
         """Training examples of a network where one as costly as the founder has so many."""
         return scaled_examples(examples, genome, self.founder, self.config.example_exponent)
 
-    def scaled_polish(self, examples: int, genome: Genome) -> int:
-        """Training examples of a network in the polish.
-
-        In a timed run they are as many for all: a step of a small network takes nearly as long as that of a
-        large one, so the smallest, who are through with learning first, would else take most of the time.
-        """
-        return examples if self.config.minutes is not None else self.scaled(examples, genome)
-
     def has_time(self, finalists: Finalists) -> bool:
         """Whether one more child can be developed, those in flight be waited for, and the run be ended."""
         return 2 * self.child_seconds + self.reserve(finalists) < self.left
@@ -114,14 +106,13 @@ class Schedule:
             polish_examples: Training examples that they are still going to see, before scaling.
         """
         trained = [i.total_examples for i in finalists.population]
-        more = partial(self.scaled_polish, polish_examples)
-        polished = [i.total_examples + more(i.genome) for i in finalists.promising]
+        polished = [i.total_examples + self.scaled(polish_examples, i.genome) for i in finalists.promising]
         return max(*trained, *polished)
 
     def polish_seconds(self, individual: Individual, examples: int) -> float:
         """Seconds that a survivor takes in the polish, with so many examples before scaling."""
         return self._crowding * development_seconds(
-            individual.outcome, self.scaled_polish(examples, individual.genome)
+            individual.outcome, self.scaled(examples, individual.genome)
         )
 
     def reference_seconds(self, examples: int) -> float:

@@ -14,7 +14,7 @@ from rich.text import Text
 from populations.progress import Progress
 
 if TYPE_CHECKING:  # it loads torch, and the first line is to be seen before
-    from populations.run import Entry, Result
+    from populations.results import Entry, Result
 
 
 class Screen:

@@ -6,7 +6,8 @@ from pathlib import Path
 from evo_topo.datasets import load_dataset
 from evo_topo.genome import Genome
 from evo_topo.recipe import Recipe
-from evo_topo.task import Split, Task
+from evo_topo.splits import Split
+from evo_topo.task import Task
 from populations.config import Config
 from populations.founders import conv_net
 from populations.presets import PRESETS

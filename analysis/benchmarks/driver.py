@@ -137,7 +137,7 @@ def _evolve(population: int, generations: int) -> tuple[list[tuple[float, float]
     with tempfile.TemporaryDirectory() as folder, closing(_TimedLineage(Path(folder))) as lineage:
         slots, founder = Slots(("cpu", "cpu"), 1, lineage.run_dir), PRESETS["fashion-mnist"].founder()
         evolution = Evolution(config, founder, VALIDATION, lineage, slots, lambda _: None)
-        evolution.crew = stub = StubCrew(slots, VALIDATION)
+        evolution.dispatch.crew = stub = StubCrew(slots, VALIDATION)
         evolution.generations = watched = _Watched(config, founder, lineage, evolution.memory, stub)
         evolution.run()
         return watched.clocks, lineage.seconds_storing, watched.traced

@@ -15,7 +15,8 @@ from unittest import mock
 
 from msgspec import Struct
 
-from evo_topo.task import Task, save_task
+from evo_topo.task import Task
+from evo_topo.task_file import save_task
 from populations import development
 from populations.config import Config
 from populations.evolution import Evolution
@@ -96,7 +97,7 @@ def phases_info(task: Task, config: Config, workers: int) -> PhasesInfo:
         count = len(task.validation.targets)
         founder = PRESETS[config.preset].founder()
         evolution = Evolution(config, founder, count, lineage, slots, lambda _: None)
-        evolution.crew = Crew(slots, develop_timed)
+        evolution.dispatch.crew = Crew(slots, develop_timed)
         evolution.run()
         seconds, children = lineage.seconds(), [i for i in lineage.individuals() if i.generation]
         spent: dict[str, float] = defaultdict(float)

@@ -38,7 +38,8 @@ from evo_topo.phenotype import build
 from evo_topo.prices import PricedEdit
 from evo_topo.recipe import Recipe
 from evo_topo.saliency import mean_loss, price
-from evo_topo.task import Split, Task
+from evo_topo.splits import Split
+from evo_topo.task import Task
 from evo_topo.training import Diverged, train
 from populations.founders import conv_net, residual_net
 

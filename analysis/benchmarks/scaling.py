@@ -28,7 +28,7 @@ from analysis.common import CATEGORIES, GREY, run_command, save_figure, styled
 from analysis.table import format_table
 from evo_topo.cost import count_macs
 from evo_topo.recipe import Recipe
-from evo_topo.task import save_task
+from evo_topo.task_file import save_task
 from populations.development import develop
 from populations.orders import DATA, Order
 from populations.presets import PRESETS

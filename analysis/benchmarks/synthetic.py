@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 
 from evo_topo.genome import Genome
-from evo_topo.task import Split, Task
+from evo_topo.splits import Split
+from evo_topo.task import Task
 from populations.founders import conv_net
 
 SHAPE, CLASSES = (1, 28, 28), 10

@@ -15,7 +15,8 @@ from evo_topo.datasets.cifar import read_cifar
 from evo_topo.datasets.download import download_files
 from evo_topo.datasets.fashion_mnist import read_fashion_mnist
 from evo_topo.datasets.official import DatasetError, ImageSet
-from evo_topo.task import Split, Task
+from evo_topo.splits import Split
+from evo_topo.task import Task
 
 __all__ = ["DATASETS", "DatasetError", "load_dataset"]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from evo_topo.datasets.official import DatasetError, Official
-from evo_topo.task import Split
+from evo_topo.splits import Split
 
 
 def read_cifar(root: Path, kind: str, labels: str) -> Official | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from evo_topo.datasets.official import DatasetError, Official
-from evo_topo.task import Split
+from evo_topo.splits import Split
 
 
 def read_fashion_mnist(root: Path) -> Official | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from evo_topo.task import Split
+from evo_topo.splits import Split
 
 Official = tuple[Split, Split]
 """Training and test set as published."""

@@ -35,7 +35,7 @@ from evo_topo.evaluation import evaluate, reestimate_batchnorm
 from evo_topo.genome import Genome
 from evo_topo.ops import Conv
 from evo_topo.phenotype import build
-from evo_topo.task import save_task
+from evo_topo.task_file import save_task
 from evo_topo.training import train
 from populations.founders import conv_net
 from populations.orders import DATA, weights_path
@@ -252,8 +252,7 @@ def test_pruning_meets_its_targets_and_leaves_what_it_measured(criterion, tmp_pa
         return evaluate(model, task.validation, task).accuracy
 
     monkeypatch.setattr(pruning, "train_until", train_briefly)
-    monkeypatch.setattr(pruning, "SMALLEST", 0.1)
-    setting = {**pruning.SETTING, "steps": 3}
+    setting = {**pruning.SETTING, "steps": 3, "smallest": 0.1}
     now = time.monotonic()
     job = pruning.Job(criterion, 40, str(tmp_path), founder.to_json(), recipe, 7, 100, now, 1e6, setting)
     steps = pruning.prune_iteratively(job, "cpu")

@@ -11,7 +11,7 @@ import torch
 from evo_topo import PruneLayer, PruneUnits, SplitUnits, build, count_flops
 from evo_topo.inheritance import inherit
 from evo_topo.saliency import mean_loss, reconstruct
-from evo_topo.task import save_task
+from evo_topo.task_file import save_task
 from populations.conception import LEAST_RISE, REFIT_EXAMPLES, conceive
 from populations.development import develop, probe_split
 from populations.orders import DATA, Order, Rival, weights_path

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evo_topo import Genome, SplitUnits, build, count_flops, random_edit
-from evo_topo.task import save_task
+from evo_topo.task_file import save_task
 from populations.conception import parent_network
 from populations.development import develop, measure_on_test, price_edits, probe_split
 from populations.orders import DATA, Order, Teacher, outcome_path, weights_path

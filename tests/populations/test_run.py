@@ -10,7 +10,7 @@ from evo_topo import Genome
 from evo_topo.recipe import Recipe
 from populations import evolve, load_run
 from populations.config import ConfigError
-from populations.evolution import EvolutionError
+from populations.dispatch import EvolutionError
 from populations.founders import conv_net
 from populations.hurdles import Outlook, hurdle_for
 from populations.individual import Individual
@@ -158,7 +158,7 @@ def test_a_stopped_run_resumes_to_the_same_end(finished, tmp_path, phase, done):
 
 
 def test_resuming_a_finished_run_reads_the_test_split_no_second_time(finished, monkeypatch):
-    monkeypatch.setattr("populations.run.accuracies_on_test", None)
+    monkeypatch.setattr("populations.results.accuracies_on_test", None)
     result = finished[0]
     config = small_config(result.run_dir, generations=3)
     again = evolve(config, resume=True)
@@ -266,7 +266,7 @@ def test_the_polish_can_distil(tmp_path):
 
 
 def test_a_run_without_comparison_trains_no_founder_for_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("populations.run._reference", None)
+    monkeypatch.setattr("populations.results._reference", None)
     config = small_config(tmp_path, generations=1, compare=False)
     result = evolve(config, small_task(), small_founder())
     assert (result.founder, result.founder_examples) == (None, 0)

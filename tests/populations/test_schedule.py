@@ -94,12 +94,6 @@ def test_cheaper_networks_see_more_examples():
     assert plan.scaled(1000, small_founder()) == 1000
 
 
-def test_in_a_timed_run_all_are_polished_alike():
-    assert timed(10, 0.0)[0].scaled_polish(1000, SMALL) == 1000
-    plan, _ = schedule()
-    assert plan.scaled_polish(1000, SMALL) == plan.scaled(1000, SMALL) > 1000
-
-
 def test_what_remains_ends_at_nothing():
     plan, finalists = schedule()
     assert plan.remaining(finalists, 0, 1, 4) is None  # as many as slots: too few to tell by

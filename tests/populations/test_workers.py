@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from evo_topo.task import save_task
+from evo_topo.task_file import save_task
 from populations.config import ConfigError
 from populations.individual import Outcome
 from populations.orders import DATA, Order

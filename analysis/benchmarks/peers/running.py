@@ -35,8 +35,8 @@ from analysis.benchmarks.peers.cells import (
 )
 from evo_topo.cost import count_macs, count_params
 from evo_topo.datasets import load_dataset
-from evo_topo.task import save_task
-from populations.evolution import EvolutionError
+from evo_topo.task_file import save_task
+from populations.dispatch import EvolutionError
 from populations.fitness import pareto_front
 from populations.orders import DATA
 from populations.presets import PRESETS

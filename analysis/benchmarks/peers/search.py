@@ -19,7 +19,7 @@ from analysis.benchmarks.peers.cells import Bench, Network, Setting
 from analysis.benchmarks.peers.space import FOUNDERS, as_parameters, staged_net, suggest_stages
 from evo_topo.cost import count_flops, count_macs
 from evo_topo.genome import Genome
-from evo_topo.task import load_task
+from evo_topo.task_file import load_task
 from populations.births import Birth, as_individual, further_training, order_for, scaled_examples
 from populations.config import Config
 from populations.fitness import Member
@@ -148,15 +148,18 @@ def _train_on(bench: Bench, config: Config, trials: list[Individual]) -> list[Tr
     first = 1 + max(individual.id for individual in trials)
     births = [further_training(i, first + n, 1) for n, i in enumerate(judge.promising(able))]
 
+    def scaled(examples: int, genome: Genome) -> int:
+        return scaled_examples(examples, genome, bench.founder, config.example_exponent)
+
     def seconds(examples: int) -> float:
-        each = [development_seconds(b.parent.outcome, examples) for b in births if b.parent]
+        each = [development_seconds(b.parent.outcome, scaled(examples, b.genome)) for b in births if b.parent]
         return makespan(each, len(bench.slots.devices))
 
     examples = most_that_fit(seconds, bench.clock.end - bench.clock.elapsed, config.recipe.batch_size)
     crew, found = Crew(bench.slots), []
     underway = {birth.id: birth for birth in births}
     for birth in sorted(births, key=lambda birth: -count_flops(birth.genome)):  # none is waited for alone
-        crew.submit(order_for(birth, config, bench.folder, examples))
+        crew.submit(order_for(birth, config, bench.folder, scaled(examples, birth.genome)))
     while crew.is_busy:
         for order, outcome in crew.wait():
             individual = as_individual(underway[order.id], outcome)

@@ -1,0 +1,49 @@
+"""Fingerprints of genomes: equal for isomorphic graphs, whatever their nodes are called. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from evo_topo.ops import AnyOp
+
+if TYPE_CHECKING:
+    from evo_topo.genome import Genome
+
+
+def fingerprint_of(genome: Genome) -> str:
+    """Digest of a genome's graph as 32 hexadecimal digits.
+
+    Colour refinement (Weisfeiler & Leman 1968) along the graph, down and up, then as a multiset: each node's
+    first colour says what it computes from the input; its second adds how it is used, which tells a shared
+    node from two equal ones.
+    """
+    down: dict[str, str] = {}
+    for node in genome.nodes:
+        reads = [down[name] for name in node.inputs]
+        if node.op.routing == "ties":
+            reads.sort()  # the order of a sum or product does not matter
+        down[node.name] = _digest(type(node.op).__name__, _settings(node.op), reads)
+    uses: dict[str, list[tuple[str, list[int]]]] = {node.name: [] for node in genome.nodes}
+    up: dict[str, str] = {}
+    for node in reversed(genome.nodes):
+        up[node.name] = _digest(down[node.name], sorted(uses[node.name]))
+        places: dict[str, list[int]] = {name: [] for name in node.inputs}
+        for place, name in enumerate(node.inputs):
+            places[name].append(0 if node.op.routing == "ties" else place)
+        for name, at in places.items():
+            uses[name].append((up[node.name], at))
+    return _digest(sorted(up.values()))
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def _settings(op: AnyOp) -> tuple[object, ...]:
+    """Values of all fields; what marks a layer as sparse or binary counts only where it is set."""
+    fields = msgspec.structs.asdict(op)
+    marks = [(name, fields.pop(name, None)) for name in ("fan_in", "binary")]
+    return (*fields.values(), *[mark for mark in marks if mark[1]])

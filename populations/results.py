@@ -1,0 +1,135 @@
+"""What a run ends with: its front, measured on the test split once, and the founder for comparison."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from deap import tools
+
+from populations.evolution import Evolution
+from populations.individual import Individual, Outcome
+from populations.orders import outcome_path
+from populations.records import LineageError
+from populations.reference import REFERENCE_ID, forget_reference, reference_from, reference_order
+from populations.survivors import FRONT
+from populations.testing import Stored, accuracies_on_test
+from populations.workers import Crew
+
+FOUNDER = "founder.json"
+
+
+class Entry(NamedTuple):
+    """A measured network, as ``front.json`` lists it.
+
+    Attributes:
+        id: The individual's id; the founder's is 0, also where it was trained longer for comparison.
+        accuracy: Validation accuracy.
+        test_accuracy: Test accuracy, measured once, at the end.
+        macs: Multiply-accumulates for one example.
+        flops: 2 x MACs.
+        params: Trainable parameters.
+        genome: The network as data (JSON object).
+    """
+
+    id: int
+    accuracy: float
+    test_accuracy: float
+    macs: int
+    flops: int
+    params: int
+    genome: dict[str, Any]
+
+
+class Result(NamedTuple):
+    """What an evolution ends with.
+
+    Attributes:
+        run_dir: The run folder.
+        front: Pareto front of accuracy against FLOPs, by rising FLOPs.
+        founder: The founder, trained in one go with at least as many examples as anyone on the front; None
+            where no comparison was asked for.
+        founder_examples: That number of examples.
+        logbook: DEAP's logbook of all generations.
+    """
+
+    run_dir: Path
+    front: list[Entry]
+    founder: Entry | None
+    founder_examples: int
+    logbook: tools.Logbook
+
+
+def measure_result(evolution: Evolution, run_dir: Path) -> Result:
+    """Reads the test split, once, for the front and for the founder for comparison, if there is one.
+
+    Raises:
+        populations.dispatch.EvolutionError: When the founder could not be trained for comparison.
+    """
+    front = evolution.generations.front
+    reference = _reference(evolution, run_dir) if evolution.config.compare else None
+    evolution.report_phase("measuring on the test split")
+    measured = front if reference is None else [*front, reference]
+    networks = [Stored(i.id, i.genome, i.outcome.weights_sha256) for i in measured]
+    tested = accuracies_on_test(networks, run_dir, evolution.config.recipe, evolution.dispatch.crew.slots)
+    entries = [_entry(individual, tested[individual.id]) for individual in front]
+    founder, examples = None, 0
+    if reference is not None:
+        founder, examples = _entry(reference, tested[REFERENCE_ID])._replace(id=0), reference.outcome.examples
+        write_whole(run_dir / FOUNDER, json.dumps({**founder._asdict(), "examples": examples}, indent=1))
+    write_whole(run_dir / FRONT, json.dumps([entry._asdict() for entry in entries], indent=1))
+    forget_reference(run_dir)
+    return Result(run_dir, entries, founder, examples, evolution.generations.logbook)
+
+
+def _reference(evolution: Evolution, run_dir: Path) -> Individual:
+    """The founder for comparison; trained now, unless that was done during the polish."""
+    path = outcome_path(run_dir, REFERENCE_ID)
+    if path.exists():
+        outcome = msgspec.json.decode(path.read_bytes(), type=Outcome)
+    else:
+        evolution.report_phase("training the founder for comparison")
+        examples = evolution.schedule.reference_examples(evolution.generations.finalists)
+        crew = Crew(evolution.dispatch.crew.slots)
+        crew.submit(reference_order(evolution.config, evolution.founder, run_dir, examples))
+        [(_, outcome)] = crew.wait()
+    return reference_from(outcome, evolution.founder)
+
+
+def read_result(evolution: Evolution, run_dir: Path) -> Result:
+    """What a run that is finished already ended with; the test split is not read again.
+
+    Raises:
+        LineageError: When its files are damaged.
+    """
+    try:
+        front = [Entry(**entry) for entry in json.loads((run_dir / FRONT).read_text())]
+        if not evolution.config.compare:
+            return Result(run_dir, front, None, 0, evolution.generations.logbook)
+        founder = json.loads((run_dir / FOUNDER).read_text())
+        examples = founder.pop("examples")
+        return Result(run_dir, front, Entry(**founder), examples, evolution.generations.logbook)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise LineageError(f"{run_dir}: {FRONT} or {FOUNDER} is damaged: {error}") from None
+
+
+def _entry(individual: Individual, test_accuracy: float) -> Entry:
+    return Entry(
+        id=individual.id,
+        accuracy=individual.outcome.accuracy or 0.0,
+        test_accuracy=test_accuracy,
+        macs=individual.macs,
+        flops=individual.flops,
+        params=individual.params,
+        genome=json.loads(individual.genome.to_json()),
+    )
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
