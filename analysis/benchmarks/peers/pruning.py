@@ -38,7 +38,7 @@ from populations.workers import run_tasks
 Criterion = Literal["magnitude", "Taylor"]
 CRITERIA: tuple[Criterion, ...] = ("magnitude", "Taylor")
 
-SETTING: Setting = {"steps": 9, "base": 0.2, "rate": 1.0, "smallest": 0.03}
+SETTING: Setting = {"steps": 9, "base": 0.2, "rate": 1.0, "smallest": 0.006}
 """Pruning steps; share of the time for the unpruned network; share of the learning rate after a prune; MACs
 of the last step, as a share of the founder's."""
 SETTINGS: tuple[Setting, ...] = tuple(
