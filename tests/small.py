@@ -1,7 +1,11 @@
 """A small real task and a config that evolves on it within seconds."""
 
 import dataclasses
+import functools
 from pathlib import Path
+
+from sklearn.datasets import load_wine
+from torch import Tensor
 
 from evo_topo.datasets import load_dataset
 from evo_topo.genome import Genome
@@ -23,6 +27,18 @@ def small_task() -> Task:
     return dataclasses.replace(
         task, train=head(task.train, 256), validation=head(task.validation, 128), test=head(task.test, 100)
     )
+
+
+@functools.cache
+def wine_task() -> Task:
+    """178 wines of three cultivars, by 13 measurements each."""
+    data = load_wine()
+    return Task.from_arrays("wine", data.data, data.target)
+
+
+def tensors_of(task: Task) -> list[Tensor]:
+    """Everything that a task holds."""
+    return [*task.train, *task.validation, *task.test, task.mean, task.std]
 
 
 def small_founder() -> Genome:

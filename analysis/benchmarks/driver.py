@@ -72,6 +72,11 @@ class _TimedLineage(Lineage):
         super().add(individual)
         self.seconds_storing += time.perf_counter() - started
 
+    def set_prices(self, individual: Individual) -> None:
+        started = time.perf_counter()
+        super().set_prices(individual)
+        self.seconds_storing += time.perf_counter() - started
+
 
 class _Watched(Generations):
     """Reads clocks and memory when a generation is finished; made-up outcomes take no time."""

@@ -6,22 +6,17 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
-from torch import Tensor
 
 from evo_topo.splits import Split
 from evo_topo.task import Task
+from tests.small import tensors_of, wine_task
 
 cached_digits = functools.cache(load_digits)
 
 
 @pytest.fixture(scope="module")
 def wine() -> Task:
-    data = load_wine()
-    return Task.from_arrays("wine", data.data, data.target)
-
-
-def tensors(task: Task) -> list[Tensor]:
-    return [*task.train, *task.validation, *task.test, task.mean, task.std]
+    return wine_task()
 
 
 def test_every_example_lands_in_one_split(wine: Task) -> None:
@@ -46,7 +41,7 @@ def test_split_is_stratified(load) -> None:
 def test_same_seed_same_split_and_another_seed_another(wine: Task) -> None:
     data = load_wine()
     again, other = (Task.from_arrays("wine", data.data, data.target, seed=s) for s in (0, 1))
-    assert all(map(torch.equal, tensors(wine), tensors(again)))
+    assert all(map(torch.equal, tensors_of(wine), tensors_of(again)))
     assert not torch.equal(wine.test.inputs, other.test.inputs)
 
 

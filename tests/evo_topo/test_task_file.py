@@ -5,21 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 from sklearn.datasets import load_wine
-from torch import Tensor
 
 from evo_topo.splits import Split
 from evo_topo.task import Task
 from evo_topo.task_file import load_task, save_task
+from tests.small import tensors_of, wine_task
 
 
 @pytest.fixture(scope="module")
 def wine() -> Task:
-    data = load_wine()
-    return Task.from_arrays("wine", data.data, data.target)
-
-
-def tensors(task: Task) -> list[Tensor]:
-    return [*task.train, *task.validation, *task.test, task.mean, task.std]
+    return wine_task()
 
 
 def test_saved_task_comes_back_and_leaves_nothing_else(wine: Task, tmp_path: Path) -> None:
@@ -27,7 +22,7 @@ def test_saved_task_comes_back_and_leaves_nothing_else(wine: Task, tmp_path: Pat
     save_task(wine, path)
     save_task(wine, path)  # over an older file
     loaded = load_task(path)
-    assert all(map(torch.equal, tensors(wine), tensors(loaded)))
+    assert all(map(torch.equal, tensors_of(wine), tensors_of(loaded)))
     assert (loaded.name, loaded.num_classes) == ("wine", 3)
     assert [p.name for p in tmp_path.iterdir()] == ["wine.safetensors"]
 
@@ -38,7 +33,7 @@ def test_views_of_one_array_can_be_saved(tmp_path: Path) -> None:
     thirds = [Split(inputs[i::3], targets[i::3]) for i in range(3)]
     task = Task.from_splits("wine", *thirds, 3)
     save_task(task, tmp_path / "t")
-    assert all(map(torch.equal, tensors(task), tensors(load_task(tmp_path / "t"))))
+    assert all(map(torch.equal, tensors_of(task), tensors_of(load_task(tmp_path / "t"))))
 
 
 def test_loaded_tensors_are_mapped_from_the_file(wine: Task, tmp_path: Path) -> None:

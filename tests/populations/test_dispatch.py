@@ -1,6 +1,7 @@
 import msgspec
 import pytest
 
+from evo_topo.cost import count_flops
 from populations.births import further_training
 from populations.dispatch import Dispatch, EvolutionError
 from populations.individual import Outcome
@@ -59,10 +60,11 @@ def test_another_birth_of_the_same_number_is_an_error(dispatch):
 
 def test_every_rival_has_examples_of_its_own(dispatch):
     birth = next(birth for birth in screening_births() if birth.rivals)
-    dispatch.submit(birth, lambda genome: len(genome.fingerprint) + genome.num_classes)
+    dispatch.submit(birth, count_flops)
     (order,) = dispatch.crew.orders
+    assert order.recipe.examples == count_flops(birth.genome)
     assert [rival.edit for rival in order.rivals] == [rival.edit.to_json() for rival in birth.rivals]
-    assert {rival.examples for rival in order.rivals} == {order.recipe.examples}
+    assert [rival.examples for rival in order.rivals] == [count_flops(rival.genome) for rival in birth.rivals]
 
 
 def test_prices_are_stored_and_not_told_of(dispatch):
