@@ -103,7 +103,7 @@ def train(
         hurdle: The most that the halfway loss may be, in nats; None for no limit. One that is not exceeded
             changes nothing.
         seconds: For how long it may train, but for one step at least. A limit that the recipe's examples
-            stay within changes nothing.
+            stay within at any time, counted in proportion, changes nothing.
 
     Returns:
         What it cost and the loss at its end.
