@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -75,10 +75,14 @@ class Dispatch:
             )
         return False
 
-    def is_priced(self, population: Sequence[Individual]) -> bool:
-        """Whether everyone of a population is priced; has it done where it is not."""
+    def ask_prices(self, population: Iterable[Individual]) -> None:
+        """Has everyone of a population priced who is not yet."""
         self._pricing.ask(population, self.crew)
-        return self._pricing.is_done(population)
+
+    @property
+    def is_pricing(self) -> bool:
+        """Whether anyone who was asked for is not priced yet."""
+        return not self._pricing.is_done
 
     def wait(self) -> Iterator[int]:
         """Waits for at least one order; stores what came of each, and yields those that were no prices."""

@@ -79,6 +79,7 @@ class Evolution:
         spent = max(lineage.seconds().values(), default=0.0)
         self.schedule = Schedule(config, founder, self.memory, len(slots.devices), spent)
         self.dispatch = Dispatch(config, lineage, self.memory, Crew(slots))
+        self._priced = -1  # the latest generation whose survivors were asked to be priced
         self._parents: list[Member] = []  # of children with this source and generation:
         self._parents_of = (-1, -1)
         self._calibration = Calibration()
@@ -118,7 +119,7 @@ class Evolution:
         place = next(places, None)
         self._report(self.generations.last + 1, self.config.offspring)
         while place or waiting or self.dispatch.crew.is_busy:
-            while place and self._is_ready(place.source) and self.dispatch.crew.has_room:
+            while place and self.dispatch.crew.has_room and self._is_ready(place.source):
                 waiting.append(self._breed(place))
                 self.dispatch.submit(waiting[-1], child_examples, self.config.inherited_rate)
                 place = next(places, None)
@@ -144,7 +145,10 @@ class Evolution:
         """Whether a generation can be bred from: it is finished, and its survivors are priced."""
         if source > self.generations.last:
             return False
-        return self.dispatch.is_priced(self.generations.population_of(source))
+        if source != self._priced:
+            self.dispatch.ask_prices(self.generations.population_of(source))
+            self._priced = source
+        return not self.dispatch.is_pricing
 
     def _breed(self, place: Place) -> Birth:
         """Plans a child of the population that its place names."""

@@ -29,9 +29,10 @@ class Pricing:
         self.config, self.lineage, self.memory = config, lineage, memory
         self._underway: set[int] = set()
 
-    def is_done(self, population: Iterable[Individual]) -> bool:
-        """Whether all of a population have been priced."""
-        return not any(_is_unpriced(individual) for individual in population)
+    @property
+    def is_done(self) -> bool:
+        """Whether everyone who was asked for is priced."""
+        return not self._underway
 
     def ask(self, population: Iterable[Individual], crew: Crew) -> None:
         """Has those of a population priced who have not been yet."""

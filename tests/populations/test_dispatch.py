@@ -68,10 +68,10 @@ def test_every_rival_has_examples_of_its_own(dispatch):
 
 
 def test_prices_are_stored_and_not_told_of(dispatch):
-    population = list(dispatch.memory.individuals.values())
-    assert not dispatch.is_priced(population)
+    dispatch.ask_prices(list(dispatch.memory.individuals.values()))
+    assert dispatch.is_pricing
     assert list(dispatch.wait()) == []
-    assert dispatch.is_priced(list(dispatch.memory.individuals.values()))
+    assert not dispatch.is_pricing
     assert "why" in dispatch.lineage.individuals()[0].outcome.reason
 
 

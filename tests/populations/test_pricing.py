@@ -33,9 +33,10 @@ def store(tmp_path):
 def test_each_is_asked_for_once(store):
     lineage, memory = store
     pricing, desk = Pricing(small_config(criterion="magnitude"), lineage, memory), Desk()
-    assert not pricing.is_done(memory.individuals.values())
+    assert pricing.is_done
     for _ in range(2):
         pricing.ask(memory.individuals.values(), desk)
+        assert not pricing.is_done
     (order,) = desk.orders
     assert (order.id, order.parent, order.parent_sha256, order.criterion) == (7, 7, "ab", "magnitude")
 
@@ -54,7 +55,7 @@ def test_prices_or_the_reason_are_kept_everywhere(store, fails):
     pricing.ask(memory.individuals.values(), desk)
     prices = memory.individuals[8].outcome.prices
     pricing.take(7, Outcome("failed", "not finite") if fails else Outcome("ok", prices=prices))
-    assert pricing.is_done(memory.individuals.values())
+    assert pricing.is_done
     pricing.ask(memory.individuals.values(), desk)
     assert len(desk.orders) == 1
     outcome = memory.individuals[7].outcome
