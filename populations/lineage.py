@@ -14,7 +14,7 @@ from pathlib import Path
 from evo_topo.edits import EditError
 from evo_topo.genome import Genome
 from populations.individual import Individual
-from populations.records import SCHEMA, LineageError, from_row, to_row
+from populations.records import SCHEMA, LineageError, from_row, prices_to_json, to_row
 
 DATABASE = "lineage.db"
 
@@ -73,9 +73,10 @@ class Lineage:
 
     def set_prices(self, individual: Individual) -> None:
         """Stores the prices of an individual that the lineage holds, or why it has none."""
-        row = to_row(individual)
+        outcome = individual.outcome
+        row = prices_to_json(outcome.prices), outcome.reason, individual.id
         with self._db:
-            self._db.execute("UPDATE individual SET prices = :prices, reason = :reason WHERE id = :id", row)
+            self._db.execute("UPDATE individual SET prices = ?, reason = ? WHERE id = ?", row)
 
     def individuals(self) -> list[Individual]:
         """Every individual, in order of birth.

@@ -123,8 +123,13 @@ def to_row(individual: Individual) -> dict[str, Any]:
         "inherited_seconds": individual.inherited_seconds,
         "device": outcome.device,
         "weights_sha256": outcome.weights_sha256,
-        "prices": None if outcome.prices is None else msgspec.json.encode(outcome.prices).decode(),
+        "prices": prices_to_json(outcome.prices),
     }
+
+
+def prices_to_json(prices: Prices | None) -> str | None:
+    """A price list as it is stored."""
+    return None if prices is None else msgspec.json.encode(prices).decode()
 
 
 def from_row(row: sqlite3.Row) -> Individual:

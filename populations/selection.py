@@ -48,10 +48,11 @@ class Judge:
         return [Member(i, objective, floor, a) for i, a in zip(individuals, accuracies, strict=True)]
 
     def parents(self, individuals: Sequence[Individual], generation: int) -> list[Member]:
-        """Members whose fitness also knows how crowded it is on its front, which NSGA-II mates by."""
+        """Members; where NSGA-II mates them, their fitness also knows how crowded it is on its front."""
         members = self.members(individuals, generation)
-        for front in tools.sortNondominated(members, len(members)):
-            tools.emo.assignCrowdingDist(front)
+        if self.config.objective == "pareto":
+            for front in tools.sortLogNondominated(members, len(members)):  # not quadratic
+                tools.emo.assignCrowdingDist(front)
         return members
 
     def select(

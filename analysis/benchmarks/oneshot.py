@@ -15,37 +15,24 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import msgspec
-import torch
 from msgspec import Struct
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
-from analysis.benchmarks.rival import Criterion, module_macs, torch_pruning
+from analysis.benchmarks.oneshot_methods import METHODS, MethodName
+from analysis.benchmarks.rival import module_macs
+from analysis.benchmarks.subject import Subject, trained_network
 from analysis.common import run_command
 from analysis.table import format_table
 from evo_topo.cost import count_macs
 from evo_topo.datasets import DatasetError, load_dataset
 from evo_topo.evaluation import evaluate, reestimate_batchnorm
 from evo_topo.genome import Genome
-from evo_topo.inheritance import inherit
-from evo_topo.phenotype import build
 from evo_topo.recipe import Recipe
-from evo_topo.saliency import (
-    GateProbe,
-    GateStatistics,
-    as_edit,
-    cheapest_units,
-    magnitude,
-    prune_to,
-    reconstruct,
-)
 from evo_topo.task import Task
-from evo_topo.training import Diverged, train
+from evo_topo.training import Diverged
 from populations.founders import conv_net, residual_net
 
 PROG = "python -m analysis.benchmarks.oneshot"
@@ -59,15 +46,6 @@ NETWORKS: dict[NetworkName, Callable[[], Genome]] = {
     "plain": lambda: conv_net((1, 28, 28), 10, (16, 16, 32, 32, 64, 64), (1, 1, 2, 1, 2, 1)),
     "residual": lambda: residual_net((1, 28, 28), 10, (16, 32, 64), 1),
 }
-
-
-class Subject(NamedTuple):
-    """A trained network, and the examples on which its units are judged."""
-
-    model: nn.Module
-    genome: Genome
-    inputs: Tensor
-    targets: Tensor
 
 
 class Cell(Struct, frozen=True):
@@ -90,71 +68,6 @@ class Cell(Struct, frozen=True):
     share_left: float
     accuracy: float
     cpu_seconds: float
-
-
-def ours(subject: Subject, macs: int, steps: int, compensate: bool) -> nn.Module:
-    """Greedy OBD with interactions, in steps."""
-    model, genome, inputs, targets = subject
-    return prune_to(model, genome, macs, inputs, targets, steps, compensate).model
-
-
-def magnitude_refit(subject: Subject, macs: int) -> nn.Module:
-    """Units of the smallest weights per MAC, survivors refit: what compensation alone is worth."""
-    model, genome, inputs, _ = subject
-    norms = magnitude(model, genome)  # relative to the group's mean, as layers differ in scale
-    prices = torch.cat([found / found.mean().clamp(min=1e-30) for found in norms.values()])
-    columns = GateProbe(model, genome).columns
-    additive = GateStatistics(prices, torch.zeros(1, len(prices)), columns)
-    edit = as_edit(additive, cheapest_units(additive, genome, macs))
-    child = inherit(model, genome, edit)
-    reconstruct(child, model, genome, edit, inputs)
-    return child
-
-
-def theirs(
-    subject: Subject, macs: int, criterion: Criterion, normalizer: Literal["mean"] | None
-) -> nn.Module:
-    """Global pruning by Torch-Pruning."""
-    model, _, inputs, targets = subject
-    return torch_pruning(model, inputs, targets, macs, criterion, normalizer)
-
-
-MethodName = Literal[
-    "ours",
-    "ours, one step",
-    "ours, not compensated",
-    "magnitude, compensated",
-    "Torch-Pruning, magnitude, normalised",
-    "Torch-Pruning, magnitude, raw",
-    "Torch-Pruning, Taylor, normalised",
-    "Torch-Pruning, Taylor, raw",
-    "Torch-Pruning, Hessian, normalised",
-    "Torch-Pruning, Hessian, raw",
-]
-METHODS: dict[MethodName, Callable[[Subject, int], nn.Module]] = {
-    "ours": partial(ours, steps=6, compensate=True),
-    "ours, one step": partial(ours, steps=1, compensate=True),
-    "ours, not compensated": partial(ours, steps=6, compensate=False),
-    "magnitude, compensated": magnitude_refit,
-    "Torch-Pruning, magnitude, normalised": partial(theirs, criterion="magnitude", normalizer="mean"),
-    "Torch-Pruning, magnitude, raw": partial(theirs, criterion="magnitude", normalizer=None),
-    "Torch-Pruning, Taylor, normalised": partial(theirs, criterion="Taylor", normalizer="mean"),
-    "Torch-Pruning, Taylor, raw": partial(theirs, criterion="Taylor", normalizer=None),
-    "Torch-Pruning, Hessian, normalised": partial(theirs, criterion="Hessian", normalizer="mean"),
-    "Torch-Pruning, Hessian, raw": partial(theirs, criterion="Hessian", normalizer=None),
-}
-
-
-def trained(network: NetworkName, task: Task, examples: int, seed: int, cache: Path) -> nn.Module:
-    """A trained network of that name, read from the cache where it is there."""
-    model, path = build(NETWORKS[network](), seed), cache / f"{network}-{seed}-{examples}.safetensors"
-    if path.exists():
-        model.load_state_dict(load_file(path))
-        return model
-    recipe = Recipe(examples=examples, batch_size=128, learning_rate=0.1, crop_padding=2, flip=True)
-    train(model, task, recipe, seed)
-    save_file(model.state_dict(), path)
-    return model
 
 
 def measure(
@@ -236,7 +149,11 @@ def main(
     for network, seed in itertools.product(networks, seeds):
         missing = [m for m in itertools.product(methods, shares) if (network, seed, *m) not in done]
         if missing:
-            model, genome = trained(network, task, training_examples, seed, out), NETWORKS[network]()
+            genome, weights = NETWORKS[network](), out / f"{network}-{seed}-{training_examples}.safetensors"
+            recipe = Recipe(
+                examples=training_examples, batch_size=128, learning_rate=0.1, crop_padding=2, flip=True
+            )
+            model = trained_network(genome, task, recipe, seed, weights)
             subject = Subject(model, genome, task.normalise(inputs), targets)
         for method, share in missing:
             left, accuracy, seconds = measure(subject, task, method, share, examples)

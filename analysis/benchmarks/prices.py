@@ -10,22 +10,18 @@ unedited network gains by as many. Then compares the cost with that of training.
 from __future__ import annotations
 
 import copy
-import multiprocessing
 import random
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
-import torch
 from msgspec import Struct
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from analysis.benchmarks.criteria import Subject
-from analysis.benchmarks.machine import Machine, peak_memory, this_machine
+from analysis.benchmarks.machine import Machine, this_machine
+from analysis.benchmarks.prices_cost import CostInfo, cost_info
+from analysis.benchmarks.subject import Subject, trained_network
 from analysis.benchmarks.synthetic import WIDTHS, network
 from analysis.calibration import spearman
 from analysis.common import run_command
@@ -34,11 +30,9 @@ from evo_topo.datasets import DatasetError, load_dataset
 from evo_topo.edits import AnyEdit, EditError, PruneUnits, SplitUnits, legal_edits
 from evo_topo.genome import Genome
 from evo_topo.inheritance import Probe, inherit
-from evo_topo.phenotype import build
 from evo_topo.prices import PricedEdit
 from evo_topo.recipe import Recipe
 from evo_topo.saliency import mean_loss, price
-from evo_topo.splits import Split
 from evo_topo.task import Task
 from evo_topo.training import Diverged, train
 from populations.founders import conv_net, residual_net
@@ -68,24 +62,6 @@ class KindInfo(Struct, frozen=True):
     count: int
     spearman: float | None
     by_obd: float | None = None
-
-
-class CostInfo(Struct, frozen=True):
-    """What pricing costs beside training, for a ResNet-20 on 32 x 32 pixels.
-
-    Attributes:
-        edits: Edits priced.
-        pricing_seconds: CPU time for all of them.
-        training_seconds: CPU time of training on 3,000 examples.
-        pricing_bytes: Peak memory that pricing adds.
-        training_bytes: Peak memory that a training step at batch size 256 adds.
-    """
-
-    edits: int
-    pricing_seconds: float
-    training_seconds: float
-    pricing_bytes: int
-    training_bytes: int
 
 
 class PricesInfo(Struct, frozen=True):
@@ -165,53 +141,6 @@ def _kind_info(kind: str, predicted: Sequence[float], measured: Sequence[float])
     return KindInfo(kind, len(predicted), spearman(predicted, measured))
 
 
-def cost_info(examples: int) -> CostInfo:
-    """CPU seconds and peak memory, each in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    found = []
-    for job in (_pricing_job, _training_job, _step_job):
-        with context.Pool(1) as pool:
-            found.append(pool.apply(job, (examples,)))
-    (edits, seconds, size), (_, training, _), (_, _, step) = found
-    return CostInfo(edits, seconds, training, size, step)
-
-
-def _cifar_like(examples: int) -> tuple[Genome, Task]:
-    """A ResNet-20, and random pictures: what they show changes no cost."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randint(256, (examples, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    split = Split(inputs, torch.randint(10, (examples,), generator=generator))
-    mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
-    return residual_net((3, 32, 32), 10, (16, 32, 64), 3), Task("random", split, split, split, 10, mean, std)
-
-
-def _cost(job: Callable[[], object]) -> tuple[float, int]:
-    """CPU seconds of a job on one thread, and by how much it raises this process's peak memory, in bytes."""
-    torch.set_num_threads(1)  # threads that wait for others take CPU time too
-    before, started = peak_memory(), time.process_time()
-    job()
-    return time.process_time() - started, peak_memory() - before
-
-
-def _pricing_job(examples: int) -> tuple[int, float, int]:
-    genome, task = _cifar_like(examples)
-    model, edits = build(genome), list(legal_edits(genome))
-    inputs = task.normalise(task.train.inputs)
-    return len(edits), *_cost(lambda: price(model, genome, edits, inputs, task.train.targets))
-
-
-def _training_job(examples: int) -> tuple[int, float, int]:
-    genome, task = _cifar_like(3000)
-    recipe = Recipe(examples=3000, batch_size=64, learning_rate=0.01)
-    return 0, *_cost(lambda: train(build(genome), task, recipe, 0))
-
-
-def _step_job(examples: int) -> tuple[int, float, int]:
-    genome, task = _cifar_like(256)
-    recipe = Recipe(examples=512, batch_size=256, learning_rate=0.01)
-    return 0, *_cost(lambda: train(build(genome), task, recipe, 0))
-
-
 def prices_table(info: PricesInfo) -> str:
     """The numbers as text."""
     rows: list[tuple[str, ...]] = [("edits", "number", "Spearman", "OBD alone")]
@@ -261,16 +190,8 @@ def main(
     """
     data, make = NETWORKS[network]
     task, genome = load_dataset(data, data_dir), make()
-    model = build(genome, seed)
-    if weights is not None and weights.exists():
-        try:
-            model.load_state_dict(load_file(weights))
-        except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{weights}: expected weights of the {network} network: {error}") from None
-    else:
-        train(model, task, Recipe(examples=training_examples, batch_size=64, learning_rate=0.05), seed)
-        if weights is not None:
-            save_file(model.state_dict(), weights)
+    recipe = Recipe(examples=training_examples, batch_size=64, learning_rate=0.05)
+    model = trained_network(genome, task, recipe, seed, weights)
     inputs, targets = task.normalise(task.train.inputs[:examples]), task.train.targets[:examples]
     subject = Subject(model, genome, inputs, targets)
     inherited = inherited_info(subject, units, seed)

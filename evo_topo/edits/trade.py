@@ -12,7 +12,7 @@ from evo_topo.cost import count_flops, unit_macs
 from evo_topo.edits.add_units import AddUnits
 from evo_topo.edits.base import Edit, EditError, RandomSource, draw, shuffled
 from evo_topo.edits.kinds import GROWTHS, PRUNES, SingleEdit
-from evo_topo.edits.unit_edits import SplitUnits
+from evo_topo.edits.unit_edits import PruneUnits, SplitUnits
 from evo_topo.genome import Genome
 from evo_topo.ops import MAX_WIDTH
 from evo_topo.units import unit_table
@@ -39,6 +39,23 @@ class Trade(Edit, frozen=True, tag="trade"):
 
     def unit_map(self, genome: Genome) -> dict[str, list[int]]:
         raise EditError("a trade has no unit map of its own: each of its two edits has one")
+
+    def parts(self, genome: Genome) -> tuple[SingleEdit, ...]:
+        """Both edits as edits of the parent; the first alone where the second touches what it has made."""
+        second = self.second
+        if isinstance(second, PruneUnits | SplitUnits):
+            origins = self.first.unit_map(genome)
+            units = []
+            for name, chosen in second.units:
+                origin = origins.get(name)
+                back = chosen if origin is None else sorted({origin[unit] for unit in chosen} - {-1})
+                units.append((name, tuple(back)))
+            second = type(second)(tuple(units))
+        try:
+            second.apply(genome)
+        except EditError:
+            return (self.first,)
+        return self.first, second
 
     @classmethod
     def candidates(cls, genome: Genome) -> Iterator[Self]:

@@ -8,18 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from analysis.benchmarks.criteria import (
-    CRITERIA,
-    CriteriaInfo,
-    Subject,
-    command,
-    criteria_info,
-    criteria_table,
-    draw_criteria,
-    trained_founder,
-)
+from analysis.benchmarks.criteria import CRITERIA, command, criteria_info
+from analysis.benchmarks.criteria_report import CriteriaInfo, criteria_table, draw_criteria
+from analysis.benchmarks.subject import Subject, trained_network
 from evo_topo.datasets import load_dataset
 from evo_topo.phenotype import build
+from evo_topo.recipe import Recipe
 from evo_topo.units import unit_table
 from populations.founders import conv_net
 from populations.presets import PRESETS
@@ -63,7 +57,8 @@ def test_the_figure_names_every_criterion(out: Path) -> None:
 def test_given_weights_are_read_instead_of_training(out: Path) -> None:
     task, weights = load_dataset("digits"), out / "w.safetensors"
     before = weights.read_bytes()
-    first, second = (trained_founder("digits", task, 1, seed, weights)[1] for seed in (0, 1))
+    genome, recipe = PRESETS["digits"].founder(), Recipe(examples=1)
+    first, second = (trained_network(genome, task, recipe, seed, weights) for seed in (0, 1))
     assert weights.read_bytes() == before
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name])
@@ -93,5 +88,5 @@ def test_weights_of_another_network_are_refused(
     with pytest.raises(SystemExit) as error:
         command(["--preset", "digits", "--weights", str(weights), "--out", str(tmp_path / "out")])
     assert error.value.code == 2
-    assert "expected weights of the digits founder" in capsys.readouterr().err
+    assert "expected weights of the network of this benchmark" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -8,16 +8,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from analysis.benchmarks import oneshot
-from analysis.benchmarks.oneshot import (
-    METHODS,
-    Cell,
-    Subject,
-    command,
-    measure,
-    oneshot_table,
-    read_cells,
-)
+from analysis.benchmarks.oneshot import Cell, command, measure, oneshot_table, read_cells
+from analysis.benchmarks.oneshot_methods import METHODS
 from analysis.benchmarks.rival import mean_squared_gradients, module_macs
+from analysis.benchmarks.subject import Subject
 from evo_topo.cost import count_macs
 from evo_topo.datasets import load_dataset
 from evo_topo.phenotype import build

@@ -38,9 +38,6 @@ from populations.workers import run_tasks
 Criterion = Literal["magnitude", "Taylor"]
 CRITERIA: tuple[Criterion, ...] = ("magnitude", "Taylor")
 
-SETTING: Setting = {"steps": 9, "base": 0.2, "rate": 1.0, "smallest": 0.006}
-"""Pruning steps; share of the time for the unpruned network; share of the learning rate after a prune; MACs
-of the last step, as a share of the founder's."""
 SETTINGS: tuple[Setting, ...] = tuple(
     {"steps": steps, "base": base, "rate": rate, "smallest": smallest}
     for steps, base, rate, smallest in (
@@ -54,7 +51,10 @@ SETTINGS: tuple[Setting, ...] = tuple(
         (12, 0.2, 1.0, 0.006),
     )
 )
-"""What `--tuning` compares."""
+"""What `--tuning` compares: pruning steps; share of the time for the unpruned network; share of the learning
+rate after a prune; MACs of the last step, as a share of the founder's."""
+SETTING = SETTINGS[6]
+"""What tuning chose."""
 TIMED_STEPS = 20
 """Optimiser steps by which the speed of a network is measured."""
 
@@ -72,7 +72,7 @@ class Job(Struct, frozen=True):
         probe: Training examples that the criterion looks at.
         started: See `Clock`.
         limit: See `Clock`.
-        setting: See `SETTING`.
+        setting: See `SETTINGS`.
     """
 
     criterion: Criterion

@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import Trial
 
-SETTING: Setting = {"examples": 0.3}
-"""Training examples of a trial, as a multiple of those that evo_topo's founder starts with."""
 SETTINGS: tuple[Setting, ...] = ({"examples": 0.1}, {"examples": 0.3}, {"examples": 1.0})
-"""What `--tuning` compares."""
+"""What `--tuning` compares: training examples of a trial, as a multiple of those that evo_topo's
+founder starts with."""
+SETTING = SETTINGS[1]
+"""What tuning chose."""
 RECENT = 20
 """Trials whose seconds stand for those of the next."""
 REFUSALS = 1000

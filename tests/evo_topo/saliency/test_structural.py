@@ -313,7 +313,7 @@ def test_prices_in_bfloat16_are_those_in_float32_but_for_rounding(monkeypatch, n
     model, (inputs, targets) = randomised(genome).float(), examples_of(genome, 32)
     edits, found = list(legal_edits(genome)), {}
     for fast in (False, True):
-        monkeypatch.setattr("evo_topo.saliency.structural.has_fast_bfloat16", lambda _, fast=fast: fast)
+        monkeypatch.setattr("evo_topo.saliency.derivative_pass.has_fast_bfloat16", lambda _, fast=fast: fast)
         found[fast] = price(model, genome, edits, inputs.float(), targets, batch_size=4)
     most = max(abs(item.loss_change) for item in found[False] if item.criterion == "obd")
     for exact, rounded in zip(found[False], found[True], strict=True):
