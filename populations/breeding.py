@@ -93,6 +93,8 @@ def breed(
     if prices is None or rng.random() < config.train_on:
         return further_training(parent, id, generation)
     limit = max(ceiling, parent.flops)  # from above the ceiling, prunes lead down step by step
+    smallest = smallest_step(parent, [member.individual for member in parents], config.accuracy_floor)
+    growth = config.growth if smallest == STEP else 0.0  # what grows does not draw the front out
     try:
         mutate = partial(
             toolbox.mutate,
@@ -101,10 +103,10 @@ def breed(
             rng,
             calibration=calibration,
             mutations=config.mutations,
-            smallest=smallest_step(parent, [member.individual for member in parents], config.accuracy_floor),
+            smallest=smallest,
         )
         for _ in range(TRIES):
-            proposal = mutate(growth=config.growth)
+            proposal = mutate(growth=growth)
             if count_flops(proposal.genome) > limit:
                 proposal = mutate(growth=0.0)
             if proposal.genome.fingerprint not in known and count_flops(proposal.genome) <= limit:

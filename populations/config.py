@@ -54,6 +54,9 @@ class Config:
     ahead: int = 6
     """A child is bred when all but this many before it are judged; 0 waits for whole generations."""
 
+    doubling: Optional[int] = None
+    """Generations after which children train twice as long, up to the founder's examples; None for never."""
+
     example_exponent: float = 0.5
     """Children that cost less than the founder train longer: by (founder's FLOPs / own) to this power."""
 
@@ -134,7 +137,7 @@ class Config:
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("polish_examples", "ahead"):
             self._check(name, getattr(self, name) >= 0, "at least 0")
-        for name in ("generations", "workers"):
+        for name in ("generations", "workers", "doubling"):
             value = getattr(self, name)
             self._check(name, value is None or value >= 1, "at least 1")
         self._check("inherited_rate", 0 < self.inherited_rate <= 1, "above 0, at most 1")

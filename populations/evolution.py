@@ -113,7 +113,6 @@ class Evolution:
     def _evolve(self) -> None:
         """Breeds whenever a worker has room and the population to breed from is known and priced."""
         waiting: deque[Birth] = deque()  # bred, and not selected upon yet
-        child_examples = partial(self.schedule.scaled, self.config.recipe.examples)
         self.memory.know_all_before(self.generations.last + 1)
         places = self._places()
         place = next(places, None)
@@ -121,7 +120,8 @@ class Evolution:
         while place or waiting or self.dispatch.crew.is_busy:
             while place and self.dispatch.crew.has_room and self._is_ready(place.source):
                 waiting.append(self._breed(place))
-                self.dispatch.submit(waiting[-1], child_examples, self.config.inherited_rate)
+                examples = partial(self.schedule.scaled, self.schedule.child_examples(place.generation))
+                self.dispatch.submit(waiting[-1], examples, self.config.inherited_rate)
                 place = next(places, None)
             if self.dispatch.crew.is_busy:
                 self._wait(self.config.offspring)
@@ -157,7 +157,8 @@ class Evolution:
             self._parents = self.generations.judge.parents(parents, place.generation)
             self._parents_of = (place.source, place.generation)
             lessons = self.memory.lessons_until(place.source)
-            self._calibration, self._outlook = calibration_from(lessons), outlook_from(lessons)
+            alike = self.memory.lessons_until(place.source, self.schedule.first_alike(place.generation))
+            self._calibration, self._outlook = calibration_from(lessons), outlook_from(alike)
         ceiling = math.inf if self.config.ceiling is None else self.config.ceiling * count_flops(self.founder)
         toolbox, members = self.generations.toolbox, self._parents
         learned, known = self._calibration, self.memory.known

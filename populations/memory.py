@@ -67,10 +67,15 @@ class Memory:
         self.known = {i.genome.fingerprint for i in earlier}
         self.known |= {screened.fingerprint for i in earlier for screened in i.outcome.screened}
 
-    def lessons_until(self, generation: int) -> list[Lesson]:
-        """What the latest generations up to this one taught, as far back as it takes to have enough."""
+    def lessons_until(self, generation: int, first: int = 1) -> list[Lesson]:
+        """What the latest generations up to this one taught, as far back as it takes to have enough.
+
+        Args:
+            generation: The latest.
+            first: The earliest.
+        """
         found: list[Lesson] = []
-        while generation > 0 and len(found) < LESSONS:
+        while generation >= first and len(found) < LESSONS:
             found += self._lessons.get(generation, [])
             generation -= 1
         return found

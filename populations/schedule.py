@@ -76,6 +76,23 @@ class Schedule:
         minutes = self.config.minutes
         return math.inf if minutes is None else FOUNDER_SHARE * 60 * minutes
 
+    def child_examples(self, generation: int) -> int:
+        """Training examples of a child of a generation, before scaling.
+
+        What short trainings tell apart is found in the first generations; then only longer ones bring the
+        front further (as in successive halving: Jamieson & Talwalkar 2016).
+        """
+        examples, doubling = self.config.recipe.examples, self.config.doubling
+        if doubling is None:
+            return examples
+        most = max(examples, self.config.founder_examples)
+        return min(examples << (generation - 1) // doubling, most)
+
+    def first_alike(self, generation: int) -> int:
+        """The first of the generations before this one whose children train as long as its own."""
+        doubling = self.config.doubling
+        return 1 if doubling is None else generation - (generation - 1) % doubling
+
     def scaled(self, examples: int, genome: Genome) -> int:
         """Training examples of a network where one as costly as the founder has so many."""
         return scaled_examples(examples, genome, self.founder, self.config.example_exponent)
@@ -152,5 +169,6 @@ class Schedule:
             return None
         if generation > config.generations:  # the polish
             return self.reserve(finalists) * (1 - born[generation] / children)
-        left = (config.generations - done) * config.offspring - born[generation]
-        return max(0, left) * self.child_seconds / self.slots + self.reserve(finalists)
+        lengths = [self.child_examples(later) for later in range(done + 1, config.generations + 1)]
+        left = config.offspring * sum(lengths) / lengths[0] - born[generation] if lengths else 0
+        return max(0.0, left) * self.child_seconds / self.slots + self.reserve(finalists)

@@ -59,5 +59,6 @@ def small_config(run_dir: Path | None = None, **changes: object) -> Config:
         "run_dir": run_dir,
         "train_on": 0.25,
         "example_exponent": 0.5,
+        "doubling": 2,
     }
     return dataclasses.replace(PRESETS["digits"].config, **{**settings, **changes})

@@ -11,7 +11,7 @@ from tests.small import small_config, small_founder
 
 
 def test_a_child_depends_on_its_number_alone():
-    config = small_config()
+    config = small_config(accuracy_floor=1.0)
     births = children(config, member(parent()), 12)
     random.seed(99)
     assert children(config, member(parent()), 12) == births
@@ -39,7 +39,7 @@ def test_where_every_network_was_tried_there_is_a_child_all_the_same():
 
 
 def test_the_ceiling_holds():
-    config, founder = small_config(growth=1.0, train_on=0.0), small_founder()
+    config, founder = small_config(growth=1.0, train_on=0.0, accuracy_floor=1.0), small_founder()
     ceiling = 1.05 * count_flops(founder)
     births = children(config, member(parent()), 30, ceiling)
     assert all(count_flops(birth.genome) <= ceiling for birth in births)
@@ -101,6 +101,6 @@ def test_the_cheapest_takes_large_steps_as_long_as_it_is_accurate():
     poor = parent(small, accuracy=0.82)
     assert smallest_step(good, [dear, good], 0.8) > smallest_step(dear, [dear, good], 0.8)
     assert smallest_step(poor, [dear, poor], 0.8) == smallest_step(dear, [dear, poor], 0.8)
-    births = children(small_config(train_on=0.0, growth=0.0, accuracy_floor=0.2), member(parent(large)), 20)
+    births = children(small_config(train_on=0.0, growth=1.0, accuracy_floor=0.2), member(parent(large)), 20)
     saved = [1 - count_flops(birth.genome) / count_flops(large) for birth in births]
     assert sorted(saved)[3] > 0.2  # trades save nothing

@@ -61,4 +61,6 @@ def test_what_is_kept_of_those_who_are_gone_is_bounded():
         memory.forget(number, kept=set())
     assert len(memory.individuals) == 1
     assert len(memory.lessons_until(3 * LESSONS)) == LESSONS
+    latest = memory.lessons_until(max(memory.born), first=max(memory.born))
+    assert 0 < len(latest) == memory.born[max(memory.born)]
     assert len(memory.recent) == RECENT

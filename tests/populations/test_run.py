@@ -84,7 +84,7 @@ def test_training_is_accounted_along_the_line(finished):
     for child in individuals.values():
         if child.parent is not None:
             assert child.inherited_examples == individuals[child.parent].total_examples
-            ordered = 512 if child.generation == 4 else 256
+            ordered = 256 if child.generation <= 2 else 512  # twice as many after two generations; the polish
             scaled = ordered * max(1.0, individuals[0].flops / child.flops) ** 0.5  # cheap ones train longer
             assert abs(child.outcome.examples - scaled) <= 16  # whole batches of 32
             assert child.total_examples == child.inherited_examples + child.outcome.examples
@@ -179,8 +179,9 @@ def test_failing_children_are_recorded_and_the_run_goes_on(tmp_path):
 
 
 def hurdle_of(child: Individual, everyone: list[Individual], populations: dict[int, list[int]], source: int):
-    """The hurdle that follows from what was known when a child was bred."""
-    known = [i for i in everyone if 0 < i.generation <= source and i.edit is not None and i.is_alive]
+    """The hurdle that follows from what was known when a child was bred, of those that trained as long."""
+    first = 1 if child.generation <= 4 else 5
+    known = [i for i in everyone if first <= i.generation <= source and i.edit is not None and i.is_alive]
     outlook = Outlook.fit((i.outcome.halfway_loss, i.outcome.loss) for i in known)
     options = [screened.flops for screened in child.outcome.screened] or [child.flops]
     return hurdle_for(options, [everyone[i] for i in populations[source]], outlook)
@@ -190,7 +191,7 @@ def test_hopeless_children_are_stopped_also_in_a_resumed_run(tmp_path, monkeypat
     monkeypatch.setattr("populations.hurdles.FEWEST", 3)  # so that few children suffice,
     monkeypatch.setattr("populations.hurdles.LUCK", 0.0)  # and half of the hopeless are stopped
     reports: list[Progress] = []
-    settings = {"generations": 5, "train_on": 0.1, "ahead": 4, "polish_examples": 256}
+    settings = {"generations": 5, "train_on": 0.1, "ahead": 4, "polish_examples": 256, "doubling": 4}
     evolve(small_config(tmp_path / "a", **settings), small_task(), small_founder(), reports.append)
     with Lineage(tmp_path / "a", read_only=True) as lineage:
         everyone, populations = lineage.individuals(), lineage.populations()

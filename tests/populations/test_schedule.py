@@ -94,6 +94,27 @@ def test_cheaper_networks_see_more_examples():
     assert plan.scaled(1000, small_founder()) == 1000
 
 
+def test_children_train_twice_as_long_after_some_generations_but_no_longer_than_the_founder():
+    recipe = dataclasses.replace(small_config().recipe, examples=100)
+    plan, _ = schedule(recipe=recipe, doubling=2, founder_examples=350)
+    assert [plan.child_examples(g) for g in range(1, 9)] == [100, 100, 200, 200, 350, 350, 350, 350]
+    assert [plan.first_alike(g) for g in range(1, 6)] == [1, 1, 3, 3, 5]
+    plan, _ = schedule(recipe=recipe, doubling=None, founder_examples=10)
+    assert (plan.child_examples(50), plan.first_alike(50)) == (100, 1)
+    plan, _ = schedule(recipe=recipe, doubling=1, founder_examples=10)
+    assert plan.child_examples(3) == 100
+
+
+def test_generations_that_train_longer_take_longer():
+    plan, finalists = schedule(generations=3, founder_examples=10**6, doubling=None)
+    longer, _ = schedule(generations=3, founder_examples=10**6, doubling=1)
+    for schedule_ in (plan, longer):
+        schedule_.memory.add(individual(2, SMALL), schedule_.memory.individuals[0])
+    reserve = plan.last_seconds(finalists, plan.config.polish_examples)
+    remaining = [p.remaining(finalists, 1, 2, 4) - reserve for p in (plan, longer)]
+    assert remaining[1] == pytest.approx(1.5 * remaining[0])
+
+
 def test_what_remains_ends_at_nothing():
     plan, finalists = schedule()
     assert plan.remaining(finalists, 0, 1, 4) is None  # as many as slots: too few to tell by
