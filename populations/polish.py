@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
@@ -21,7 +22,8 @@ class PolishPlan:
     """What is under way in the last phases, and what the rest of the time allows.
 
     Whoever begins later is planned anew, with the time that those before took: a machine that slows down or
-    speeds up in the last phases, which may be half of a run, would else end it late or idle.
+    speeds up in the last phases, which may be half of a run, would else end it late or idle. Nobody trains
+    for longer than foreseen, or the last to begin, often the largest networks, would pay for all the others.
 
     Args:
         schedule: Of the run.
@@ -64,6 +66,11 @@ class PolishPlan:
 
         return schedule.most_examples(last_seconds)
 
+    def limit(self, seconds: float) -> float:
+        """For how long a training may go on that should take so many seconds at a pace of 1."""
+        schedule = self.schedule
+        return math.inf if schedule.config.minutes is None else min(schedule.left, self.pace * seconds)
+
 
 def polish(
     config: Config,
@@ -99,9 +106,10 @@ def polish(
     while waiting or dispatch.crew.is_busy:
         while waiting and dispatch.crew.has_free_slot:
             examples, parent = plan.examples(waiting), waiting.pop(0)
-            scaled, birth = partial(schedule.scaled, examples), births[parent.id]
-            if dispatch.submit(birth, scaled, teacher=teacher, seconds=schedule.left):
-                plan.begin(birth.id, seconds(parent, examples))
+            scaled, foreseen = partial(schedule.scaled, examples), seconds(parent, examples)
+            birth = births[parent.id]
+            if dispatch.submit(birth, scaled, teacher=teacher, seconds=plan.limit(foreseen)):
+                plan.begin(birth.id, foreseen)
         if dispatch.crew.is_busy:
             plan.finish(wait(len(births)))
     children = [birth.id for birth in births.values()]

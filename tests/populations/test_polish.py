@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from populations import schedule as schedule_module
@@ -80,3 +82,15 @@ def test_somebody_who_overruns_takes_no_time_from_others(clock):
     plan.finish([1])
     examples = plan.examples(FOUR[3:])
     assert 0.97 * 495 < plan.schedule.polish_seconds(FOUR[3], examples) <= 495
+
+
+def test_nobody_trains_for_longer_than_foreseen(clock):
+    plan = plan_for(10.0)
+    assert plan.limit(100.0) == 100
+    plan.begin(1, 100.0)
+    clock.now += 80.0
+    plan.finish([1])
+    assert plan.limit(100.0) == pytest.approx(80)
+    clock.now += 500.0
+    assert plan.limit(100.0) == pytest.approx(595 - 580)
+    assert plan_for(None).limit(100.0) == math.inf
