@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import groupby
 from math import prod
 
 from evo_topo.channel_slots import is_maker
@@ -97,10 +98,9 @@ def _repeat_runs(members: Sequence[Member], copies: Mapping[tuple[str, int], Seq
     """Channel numbers, each run of one unit's channels as often as the unit has copies, old and new."""
     channels: list[int] = []
     start = 0
-    for end in range(1, len(members) + 1):
-        if end == len(members) or members[end] != members[start] or members[start] is None:
-            unit = members[start]
-            kept, new = (1, 0) if unit is None else copies.get(unit, (1, 0))
-            channels.extend([*range(start, end)] * kept + [NEW] * (new * (end - start)))
-            start = end
+    for unit, run in groupby(members):
+        end = start + len(list(run))
+        kept, new = (1, 0) if unit is None else copies.get(unit, (1, 0))
+        channels.extend([*range(start, end)] * kept + [NEW] * (new * (end - start)))
+        start = end
     return channels

@@ -50,6 +50,7 @@ def count_bops(genome: Genome) -> int:
     return sum(node_bops(genome).values())
 
 
+@once_per_genome
 def count_macs(genome: Genome) -> int:
     """Multiply-accumulates of one forward pass for one example."""
     return sum(node_macs(genome).values())

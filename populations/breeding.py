@@ -7,8 +7,9 @@ same whenever and wherever it is bred.
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from functools import partial
+from typing import NamedTuple
 
 from deap import base, tools
 
@@ -30,6 +31,27 @@ NEAR = 0.25
 """Of the way from the accuracy asked for to the best, what counts as near the former."""
 TRIES = 8
 """Mutations that are drawn until one gives a network that is new to the run."""
+
+
+class Parents(NamedTuple):
+    """Who may be bred from, and what every birth among them asks for: found once, however many they are.
+
+    Attributes:
+        members: With their fitness, from `Judge.parents`.
+        cheapest: Fewest FLOPs of any.
+        best: Best validation accuracy of any.
+    """
+
+    members: list[Member]
+    cheapest: int
+    best: float
+
+    @classmethod
+    def of(cls, members: list[Member]) -> Parents:
+        """All of the members."""
+        individuals = [member.individual for member in members]
+        best = max(individual.outcome.accuracy or 0.0 for individual in individuals)
+        return cls(members, min(individual.flops for individual in individuals), best)
 
 
 def make_toolbox(config: Config) -> base.Toolbox:
@@ -65,7 +87,7 @@ def choose_by_crowding(members: list[Member]) -> list[Member]:
 def breed(
     config: Config,
     toolbox: base.Toolbox,
-    parents: list[Member],
+    parents: Parents,
     ceiling: float,
     id: int,  # noqa: A002
     generation: int,
@@ -88,12 +110,12 @@ def breed(
     seed = derive_seed(config.seed, "breed", id)
     rng = random.Random(seed)
     with global_random(seed):
-        parent: Individual = toolbox.choose(parents)[0].individual
+        parent: Individual = toolbox.choose(parents.members)[0].individual
     prices = parent.outcome.prices
     if prices is None or rng.random() < config.train_on:
         return further_training(parent, id, generation)
     limit = max(ceiling, parent.flops)  # from above the ceiling, prunes lead down step by step
-    smallest = smallest_step(parent, [member.individual for member in parents], config.accuracy_floor)
+    smallest = smallest_step(parent, parents, config.accuracy_floor)
     growth = config.growth if smallest == STEP else 0.0  # what grows does not draw the front out
     try:
         mutate = partial(
@@ -124,7 +146,7 @@ def breed(
     return Birth(id, generation, parent, proposal.edit, proposal.genome, predicted, promised, new)
 
 
-def smallest_step(parent: Individual, rivals: Sequence[Individual], floor: float) -> float:
+def smallest_step(parent: Individual, parents: Parents, floor: float) -> float:
     """Smallest size of its mutations: larger where the front is to be drawn out to cheaper networks.
 
     Below the cheapest of all there is nobody to compete with, so it need not be approached in small steps;
@@ -132,11 +154,10 @@ def smallest_step(parent: Individual, rivals: Sequence[Individual], floor: float
 
     Args:
         parent: Whom a child is bred from.
-        rivals: All that may be bred from.
+        parents: All that may be bred from.
         floor: Least accuracy asked for.
     """
-    if parent.flops > min(rival.flops for rival in rivals):
+    if parent.flops > parents.cheapest:
         return STEP
-    best = max(rival.outcome.accuracy or 0.0 for rival in rivals)
-    enough = floor + NEAR * (best - floor)
+    enough = floor + NEAR * (parents.best - floor)
     return OUTWARD if (parent.outcome.accuracy or 0.0) >= enough else STEP

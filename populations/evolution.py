@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 from typing import NamedTuple
 
@@ -19,13 +19,12 @@ from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
 from evo_topo.genome import Genome
 from populations.births import Birth
-from populations.breeding import breed
+from populations.breeding import Parents, breed
 from populations.calibrating import calibration_from, outlook_from
 from populations.config import Config
 from populations.dispatch import Dispatch, EvolutionError
-from populations.fitness import Member
 from populations.generations import Generations
-from populations.hurdles import Outlook, hurdle_for
+from populations.hurdles import Outlook, hurdle_for, lowest_losses
 from populations.lineage import Lineage
 from populations.memory import Memory
 from populations.polish import polish
@@ -47,6 +46,22 @@ class Place(NamedTuple):
     id: int
     generation: int
     source: int
+
+
+class Circumstances(NamedTuple):
+    """What children with the same source and generation share.
+
+    Attributes:
+        parents: Who they are bred from.
+        lowest: What they compete with, from `lowest_losses`.
+        calibration: What predictions came to so far.
+        outlook: How earlier children ended that trained as long.
+    """
+
+    parents: Parents
+    lowest: list[tuple[int, float]]
+    calibration: Calibration
+    outlook: Outlook | None
 
 
 class Evolution:
@@ -80,10 +95,7 @@ class Evolution:
         self.schedule = Schedule(config, founder, self.memory, len(slots.devices), spent)
         self.dispatch = Dispatch(config, lineage, self.memory, Crew(slots))
         self._priced = -1  # the latest generation whose survivors were asked to be priced
-        self._parents: list[Member] = []  # of children with this source and generation:
-        self._parents_of = (-1, -1)
-        self._calibration = Calibration()
-        self._outlook: Outlook | None = None
+        self._circumstances = lru_cache(maxsize=1)(self._circumstances_of)
 
     def run(self) -> None:
         """Evolves until the generations are done or the time is up, then polishes the survivors."""
@@ -152,26 +164,29 @@ class Evolution:
 
     def _breed(self, place: Place) -> Birth:
         """Plans a child of the population that its place names."""
-        if self._parents_of != (place.source, place.generation):
-            parents = self.generations.population_of(place.source)
-            self._parents = self.generations.judge.parents(parents, place.generation)
-            self._parents_of = (place.source, place.generation)
-            lessons = self.memory.lessons_until(place.source)
-            alike = self.memory.lessons_until(place.source, self.schedule.first_alike(place.generation))
-            self._calibration, self._outlook = calibration_from(lessons), outlook_from(alike)
+        here = self._circumstances(place.source, place.generation)
         ceiling = math.inf if self.config.ceiling is None else self.config.ceiling * count_flops(self.founder)
-        toolbox, members = self.generations.toolbox, self._parents
-        learned, known = self._calibration, self.memory.known
-        birth = breed(self.config, toolbox, members, ceiling, place.id, place.generation, learned, known)
+        toolbox, known = self.generations.toolbox, self.memory.known
+        id, generation, learned = place.id, place.generation, here.calibration  # noqa: A001
+        birth = breed(self.config, toolbox, here.parents, ceiling, id, generation, learned, known)
         known |= {option.genome.fingerprint for option in birth.options}
-        return birth._replace(hurdle=self._hurdle_for(birth))
+        return birth._replace(hurdle=self._hurdle_for(birth, here))
 
-    def _hurdle_for(self, birth: Birth) -> float | None:
+    def _circumstances_of(self, source: int, generation: int) -> Circumstances:
+        population, alike = self.generations.population_of(source), self.schedule.first_alike(generation)
+        return Circumstances(
+            Parents.of(self.generations.judge.parents(population, generation)),
+            lowest_losses(population),
+            calibration_from(self.memory.lessons_until(source)),
+            outlook_from(self.memory.lessons_until(source, alike)),
+        )
+
+    def _hurdle_for(self, birth: Birth, here: Circumstances) -> float | None:
         """The most that its halfway loss may be; only mutations that compete for the front have a hurdle."""
         if birth.edit is None or self.config.objective != "pareto":
             return None
         flops = [count_flops(option.genome) for option in birth.options]
-        return hurdle_for(flops, [member.individual for member in self._parents], self._outlook)
+        return hurdle_for(flops, here.lowest, here.outlook)
 
     def _select_finished(self, waiting: deque[Birth], is_last: bool) -> None:
         """Selects upon every generation, in turn, whose children are all developed."""

@@ -117,7 +117,8 @@ class Generations:
         self.front = self.judge.front(polished or population) if population else []
         others = [i for i in population if i.genome != self.founder]  # which has a test of its own
         able = others if self.config.compare and others else population
-        self.finalists = Finalists(population, self.judge.promising(able) if able else [])
+        longest = max((i.total_examples for i in population), default=0)
+        self.finalists = Finalists(longest, self.judge.promising(able) if able else [])
 
     def _record(self, generation: int) -> None:
         """Adds a finished generation to DEAP's logbook."""

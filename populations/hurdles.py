@@ -8,7 +8,9 @@ would be worse than somebody as cheap already is.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from statistics import NormalDist, fmean
 from typing import NamedTuple
 
@@ -83,23 +85,33 @@ class Outlook(NamedTuple):
         return self.halfway + (self.slope * rise + margin * root) / leading
 
 
+def lowest_losses(population: Iterable[Individual]) -> list[tuple[int, float]]:
+    """What a child competes with: FLOPs, rising, and the lowest loss of anybody as cheap.
+
+    Args:
+        population: Developed individuals.
+    """
+    known = sorted((i.flops, i.outcome.loss) for i in population if i.outcome.loss is not None)
+    lowest = accumulate((loss for _, loss in known), min)
+    return list(zip((flops for flops, _ in known), lowest, strict=True))
+
+
 def hurdle_for(
-    flops: Iterable[int], population: Sequence[Individual], outlook: Outlook | None
+    flops: Iterable[int], lowest: Sequence[tuple[int, float]], outlook: Outlook | None
 ) -> float | None:
     """The hurdle of a child; None where it competes with nobody as cheap, or too little is known.
 
     Args:
         flops: FLOPs for one example of each network that it may become: the most lenient hurdle counts.
-        population: Who it competes with, developed.
+        lowest: Of those it competes with, from `lowest_losses`.
         outlook: What earlier children taught.
     """
     if outlook is None:
         return None
-    known = [(i.flops, i.outcome.loss) for i in population if i.outcome.loss is not None]
-    bars = [[loss for cost, loss in known if cost <= most] for most in flops]
-    if not all(bars):
+    as_cheap = [bisect_right(lowest, (most, math.inf)) for most in flops]
+    if not all(as_cheap):
         return None
-    return outlook.hurdle(max(min(losses) for losses in bars))
+    return outlook.hurdle(max(lowest[count - 1][1] for count in as_cheap))
 
 
 def _student(normal: float, freedom: int) -> float:

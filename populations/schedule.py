@@ -29,11 +29,11 @@ class Finalists(NamedTuple):
     """Whom the last phases are about.
 
     Attributes:
-        population: The survivors of the last finished generation.
-        promising: Those of them that would be polished.
+        longest: Most training examples along the line of descent of any survivor of the last generation.
+        promising: The survivors that would be polished.
     """
 
-    population: Sequence[Individual]
+    longest: int
     promising: Sequence[Individual]
 
 
@@ -122,9 +122,8 @@ class Schedule:
             finalists: Whom it is compared with.
             polish_examples: Training examples that they are still going to see, before scaling.
         """
-        trained = [i.total_examples for i in finalists.population]
         polished = [i.total_examples + self.scaled(polish_examples, i.genome) for i in finalists.promising]
-        return max(*trained, *polished)
+        return max([finalists.longest, *polished])
 
     def polish_seconds(self, individual: Individual, examples: int) -> float:
         """Seconds that a survivor takes in the polish, with so many examples before scaling."""

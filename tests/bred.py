@@ -6,7 +6,7 @@ import msgspec
 
 from evo_topo.calibration import Calibration
 from evo_topo.mutation import random_prices
-from populations.breeding import breed, make_toolbox
+from populations.breeding import Parents, breed, make_toolbox
 from populations.fitness import Member
 from populations.individual import Individual, Outcome
 from tests.small import small_config, small_founder
@@ -20,7 +20,10 @@ def parent(genome=None, **outcome):
 
 def children(config, member, count, ceiling=float("inf"), known=()):
     toolbox = make_toolbox(config)
-    return [breed(config, toolbox, [member], ceiling, i, 3, Calibration(), known) for i in range(count)]
+    return [
+        breed(config, toolbox, Parents.of([member]), ceiling, i, 3, Calibration(), known)
+        for i in range(count)
+    ]
 
 
 def member(individual):

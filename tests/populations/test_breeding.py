@@ -4,7 +4,7 @@ from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
 from evo_topo.edits import SplitUnits
 from evo_topo.mutation import Proposal
-from populations.breeding import breed, make_toolbox, smallest_step
+from populations.breeding import Parents, breed, make_toolbox, smallest_step
 from populations.founders import conv_net
 from tests.bred import children, member, parent, screening_births
 from tests.small import small_config, small_founder
@@ -61,9 +61,9 @@ def test_a_prune_that_became_a_trade_holds_the_ceiling_as_well():
     config = small_config(train_on=0.0)
     toolbox = make_toolbox(config)
     toolbox.register("mutate", lambda *_, **__: over)  # as a trade may be that saves nothing
-    members = [member(parent())]
+    parents = Parents.of([member(parent())])
     for ceiling, expected in ((count_flops(founder), None), (count_flops(child), edit)):
-        assert breed(config, toolbox, members, ceiling, 1, 1, Calibration()).edit == expected
+        assert breed(config, toolbox, parents, ceiling, 1, 1, Calibration()).edit == expected
 
 
 def test_growths_alone_train_on_where_the_ceiling_leaves_no_room():
@@ -99,8 +99,9 @@ def test_the_cheapest_takes_large_steps_as_long_as_it_is_accurate():
     large, small = conv_net((1, 8, 8), 10, (16, 16), (1, 2)), conv_net((1, 8, 8), 10, (4, 4), (1, 2))
     dear, good = parent(large, accuracy=0.9), parent(small, accuracy=0.83)
     poor = parent(small, accuracy=0.82)
-    assert smallest_step(good, [dear, good], 0.8) > smallest_step(dear, [dear, good], 0.8)
-    assert smallest_step(poor, [dear, poor], 0.8) == smallest_step(dear, [dear, poor], 0.8)
+    for small_one, is_outward in ((good, True), (poor, False)):
+        both = Parents.of([member(dear), member(small_one)])
+        assert (smallest_step(small_one, both, 0.8) > smallest_step(dear, both, 0.8)) == is_outward
     births = children(small_config(train_on=0.0, growth=1.0, accuracy_floor=0.2), member(parent(large)), 20)
     saved = [1 - count_flops(birth.genome) / count_flops(large) for birth in births]
     assert sorted(saved)[3] > 0.2  # trades save nothing

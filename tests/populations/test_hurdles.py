@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from populations.founders import conv_net
-from populations.hurdles import FEWEST, LUCK, Outlook, _student, hurdle_for
+from populations.hurdles import FEWEST, LUCK, Outlook, _student, hurdle_for, lowest_losses
 from populations.individual import Individual, Outcome
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -73,7 +73,7 @@ def test_too_little_sets_no_hurdle() -> None:
     assert Outlook.fit([(0.4, y) for _, y in pairs]) is None  # all stood alike
     assert Outlook.fit([(x, -y) for x, y in pairs]).hurdle(-0.3) is None  # losses that fall
     assert Outlook.fit(siblings(0, FEWEST, noise=10.0)).hurdle(0.3) is None  # a line that may be chance
-    assert hurdle_for([10**9], [an_individual(4, 0.3)], None) is None
+    assert hurdle_for([10**9], lowest_losses([an_individual(4, 0.3)]), None) is None
 
 
 def an_individual(width: int, loss: float | None) -> Individual:
@@ -85,11 +85,11 @@ def an_individual(width: int, loss: float | None) -> Individual:
 def test_the_bar_is_the_best_of_those_as_cheap() -> None:
     outlook = Outlook.fit(siblings(0))
     small, medium, large = an_individual(4, 0.35), an_individual(8, 0.37), an_individual(16, 0.25)
-    population = [large, small, medium, an_individual(2, None)]
+    lowest = lowest_losses([large, small, medium, an_individual(2, None)])
     for child, bar in ((small, 0.35), (medium, 0.35), (large, 0.25)):
-        assert hurdle_for([child.flops], population, outlook) == outlook.hurdle(bar)
-    assert hurdle_for([large.flops, small.flops], population, outlook) == outlook.hurdle(0.35)
-    assert hurdle_for([small.flops - 1], population, outlook) is None
-    assert hurdle_for([large.flops, small.flops - 1], population, outlook) is None
+        assert hurdle_for([child.flops], lowest, outlook) == outlook.hurdle(bar)
+    assert hurdle_for([large.flops, small.flops], lowest, outlook) == outlook.hurdle(0.35)
+    assert hurdle_for([small.flops - 1], lowest, outlook) is None
+    assert hurdle_for([large.flops, small.flops - 1], lowest, outlook) is None
     same = msgspec.structs.replace(small, outcome=Outcome("ok", loss=0.2))
-    assert hurdle_for([small.flops], [small, same], outlook) == outlook.hurdle(0.2)
+    assert hurdle_for([small.flops], lowest_losses([small, same]), outlook) == outlook.hurdle(0.2)

@@ -31,7 +31,7 @@ FOUR = [individual(number, SMALL) for number in range(1, 5)]
 def plan_for(minutes, slots=2):
     changes = {"generations": None, "minutes": minutes} if minutes else {}
     plan, finalists = schedule(slots=slots, compare=False, example_exponent=0.0, **changes)
-    return PolishPlan(plan, Finalists(finalists.population, FOUR))
+    return PolishPlan(plan, Finalists(finalists.longest, FOUR))
 
 
 def test_without_a_limit_all_train_as_long_as_asked(clock):

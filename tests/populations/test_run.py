@@ -12,7 +12,7 @@ from populations import evolve, load_run
 from populations.config import ConfigError
 from populations.dispatch import EvolutionError
 from populations.founders import conv_net
-from populations.hurdles import Outlook, hurdle_for
+from populations.hurdles import Outlook, hurdle_for, lowest_losses
 from populations.individual import Individual
 from populations.lineage import Lineage, replay
 from populations.progress import Progress
@@ -184,7 +184,7 @@ def hurdle_of(child: Individual, everyone: list[Individual], populations: dict[i
     known = [i for i in everyone if first <= i.generation <= source and i.edit is not None and i.is_alive]
     outlook = Outlook.fit((i.outcome.halfway_loss, i.outcome.loss) for i in known)
     options = [screened.flops for screened in child.outcome.screened] or [child.flops]
-    return hurdle_for(options, [everyone[i] for i in populations[source]], outlook)
+    return hurdle_for(options, lowest_losses(everyone[i] for i in populations[source]), outlook)
 
 
 def test_hopeless_children_are_stopped_also_in_a_resumed_run(tmp_path, monkeypatch):

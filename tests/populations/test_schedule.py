@@ -23,7 +23,7 @@ def schedule(spent=0.0, slots=2, **changes):
     founder, child = individual(0, small_founder()), individual(1, SMALL, 5.0, 500, inherited=1000)
     memory = Memory([founder, child])
     config = dataclasses.replace(small_config(), **changes)
-    return Schedule(config, founder.genome, memory, slots, spent), Finalists([founder, child], [child])
+    return Schedule(config, founder.genome, memory, slots, spent), Finalists(child.total_examples, [child])
 
 
 def timed(minutes, spent, **changes):
@@ -76,7 +76,7 @@ def test_the_polish_fills_the_time_that_is_left(compare):
 def test_the_founder_for_comparison_trains_beside_the_polish(slots, expected):
     plan, finalists = schedule(slots=slots, example_exponent=0.0, compare=True)
     assert plan.reference_examples(finalists, 500) == 2000  # 10 s per 1,000 examples, and 1 s besides
-    polished = Finalists(finalists.population, finalists.promising * 2)
+    polished = Finalists(finalists.longest, finalists.promising * 2)
     assert plan.last_seconds(polished, 500) == pytest.approx(expected)
 
 
@@ -84,7 +84,7 @@ def test_the_founder_for_comparison_sees_as_many_examples_as_the_longest_line():
     plan, finalists = schedule(example_exponent=0.0)
     assert plan.reference_examples(finalists) == 1500
     assert plan.reference_examples(finalists, 700) == 2200
-    assert plan.reference_examples(Finalists(finalists.population, finalists.population), 700) == 2200
+    assert plan.reference_examples(Finalists(9000, finalists.promising), 700) == 9000
 
 
 def test_cheaper_networks_see_more_examples():
