@@ -34,7 +34,7 @@ PRESETS: dict[PresetName, Preset] = {
             recipe=Recipe(
                 examples=2500, batch_size=64, learning_rate=0.05, crop_padding=1, label_smoothing=0.1
             ),
-            generations=12,
+            generations=15,
             parents=10,
             offspring=5,
             growth=0.1,
@@ -44,6 +44,7 @@ PRESETS: dict[PresetName, Preset] = {
             example_exponent=0.25,
             founder_examples=7000,
             polish_examples=30_000,
+            doubling=5,
             accuracy_floor=0.95,
         ),
     ),
