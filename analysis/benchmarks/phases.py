@@ -1,4 +1,10 @@
-"""Where the wall-clock of an evolution goes: every worker times the parts of a development."""
+"""Where the wall-clock of an evolution goes: every worker times the parts of a development.
+
+    python -m analysis.benchmarks.phases fashion-mnist --minutes 15
+
+A run of a preset by the clock, on the CPU, from the end of the founder's training, which has one worker, to
+the end of the polish. The founder for comparison is left out.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +13,24 @@ import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from unittest import mock
 
+import msgspec
+import tyro
+from matplotlib.figure import Figure
 from msgspec import Struct
 
+from analysis.benchmarks.machine import Machine, this_machine
+from analysis.common import CATEGORIES, run_command, save_figure, styled
+from evo_topo.datasets import DatasetError, load_dataset
 from evo_topo.task import Task
 from evo_topo.task_file import save_task
 from populations import development
-from populations.config import Config
+from populations.config import Config, PresetName
 from populations.evolution import Evolution
 from populations.individual import Outcome
 from populations.lineage import Lineage
@@ -26,6 +38,7 @@ from populations.orders import DATA, Order
 from populations.presets import PRESETS
 from populations.workers import Crew, Slots
 
+PROG = "python -m analysis.benchmarks.phases"
 PARTS = {
     "training": ("train",),
     "evaluation": ("reestimate_batchnorm", "evaluate"),
@@ -38,9 +51,11 @@ REST = "the rest of a worker's work"
 
 
 class PhasesInfo(Struct, frozen=True):
-    """Where the time of the workers goes, from the founder's end to the last generation's.
+    """Where the time of the workers goes, from the founder's end to the last generation's or the polish's.
 
     Attributes:
+        machine: What it was measured on.
+        preset: Founder, data and recipe.
         workers: Processes.
         children: Children developed.
         wall: Wall-clock seconds.
@@ -48,6 +63,8 @@ class PhasesInfo(Struct, frozen=True):
         outside: All but training and evaluation.
     """
 
+    machine: Machine
+    preset: str
     workers: int
     children: int
     wall: float
@@ -82,14 +99,13 @@ def develop_timed(order: Order, device: str) -> Outcome:
 
 
 def phases_info(task: Task, config: Config, workers: int) -> PhasesInfo:
-    """Runs a short evolution and says where its time went.
+    """Runs an evolution and says where its time went.
 
     Args:
         task: The data.
-        config: How to evolve; generations and no polish.
+        config: How to evolve.
         workers: Processes on the CPU, of one thread each.
     """
-    config = dataclasses.replace(config, polish_examples=0, minutes=None)
     with tempfile.TemporaryDirectory() as name, Lineage(Path(name)) as lineage:
         folder = Path(name)
         save_task(task, folder / DATA)
@@ -108,4 +124,68 @@ def phases_info(task: Task, config: Config, workers: int) -> PhasesInfo:
     shares = {part: value / (workers * wall) for part, value in spent.items()}
     shares["waiting, and the driver"] = 1 - sum(shares.values())
     outside = 1 - shares.get("training", 0.0) - shares.get("evaluation", 0.0)
-    return PhasesInfo(workers, len(children), wall, shares, outside)
+    return PhasesInfo(this_machine(), config.preset, workers, len(children), wall, shares, outside)
+
+
+def phases_table(info: PhasesInfo) -> str:
+    """The numbers as text."""
+    lines = [
+        f"{info.machine.cpu}, torch {info.machine.torch}",
+        f"{info.preset} on {info.workers} workers, {info.children} children, {info.wall:.0f} s",
+        *(f"  {share:6.1%}  {part}" for part, share in info.shares.items()),
+        f"  {info.outside:6.1%}  outside training and evaluation",
+    ]
+    return "\n".join(lines)
+
+
+@styled
+def draw_phases(info: PhasesInfo) -> Figure:
+    """Draws the shares, one bar per part."""
+    figure = Figure(figsize=(7.5, 2.6), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(list(info.shares), list(info.shares.values()), color=CATEGORIES[0])
+    axes.bar_label(bars, [f"{share:.1%}" for share in info.shares.values()], padding=3, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("share of workers x wall-clock")
+    return figure
+
+
+def main(
+    preset: Annotated[PresetName, tyro.conf.Positional],
+    minutes: float = 5.0,
+    workers: int = 2,
+    seed: int = 0,
+    data_dir: Path | None = None,
+    out: Path = Path("runs/benchmarks"),
+) -> None:
+    """Tells where the time of an evolution goes.
+
+    Args:
+        preset: Founder, data and recipe.
+        minutes: Length of the run.
+        workers: Processes of one thread each.
+        seed: Seed of the run.
+        data_dir: Folder to look for the data in first.
+        out: Folder for phases.json and the figure.
+    """
+    config = dataclasses.replace(
+        PRESETS[preset].config, generations=None, minutes=minutes, compare=False, seed=seed, workers=workers
+    )
+    task = load_dataset(preset, data_dir)
+    print(f"evolving {preset} for {minutes:g} minutes", flush=True)
+    info = phases_info(task, config, workers)
+    print(phases_table(info))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "phases.json").write_bytes(msgspec.json.format(msgspec.json.encode(info)))
+    save_figure(draw_phases(info), out, "phases")
+
+
+def command(args: Sequence[str] | None = None) -> None:
+    """The command line."""
+    run_command(main, PROG, args, (OSError, ValueError, DatasetError))
+
+
+if __name__ == "__main__":
+    command()

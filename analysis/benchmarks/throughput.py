@@ -1,4 +1,4 @@
-"""How fast a child trains, against loops of plain torch, and where the time of an evolution goes.
+"""How fast a child trains, against loops of plain torch.
 
     python -m analysis.benchmarks.throughput --repeats 5
 
@@ -24,7 +24,6 @@ from msgspec import Struct
 
 from analysis.benchmarks.loops import plain_network, seconds_by_hand
 from analysis.benchmarks.machine import Machine, this_machine
-from analysis.benchmarks.phases import PhasesInfo, phases_info
 from analysis.benchmarks.synthetic import WIDTHS, NetworkName, network, pictures
 from analysis.common import CATEGORIES, run_command, save_figure, styled
 from analysis.table import format_table
@@ -73,7 +72,6 @@ class ThroughputInfo(Struct, frozen=True):
     examples: int
     repeats: int
     rates: list[Rate]
-    phases: list[PhasesInfo]
     note: str
 
 
@@ -160,13 +158,6 @@ def throughput_table(info: ThroughputInfo) -> str:
     ]
     for name, workers, gain in worker_gains(info.rates):
         lines.append(f"{name}: {workers} workers train {gain:.2f} times as much as one")
-    for phases in info.phases:
-        lines += [
-            "",
-            f"evolution on {phases.workers} workers, {phases.children} children, {phases.wall:.0f} s",
-        ]
-        lines += [f"  {share:6.1%}  {part}" for part, share in phases.shares.items()]
-        lines.append(f"  {phases.outside:6.1%}  outside training and evaluation")
     return "\n".join(lines)
 
 
@@ -205,7 +196,6 @@ def main(
     workers: tuple[int, ...] = (1, 2),
     examples: int = 4000,
     repeats: int = 5,
-    generations: int = 3,
     out: Path = Path("runs/benchmarks"),
 ) -> None:
     """Compares the speed of training with loops of plain torch.
@@ -215,11 +205,10 @@ def main(
         workers: Numbers of processes that train at the same time.
         examples: Training examples of a child on the CPU; on a GPU it is five epochs.
         repeats: Times that everything is measured.
-        generations: Of the evolution whose time is told apart; 0 leaves it out.
         out: Folder for throughput.json and the figure.
     """
-    if min(workers) < 1 or examples < 1 or repeats < 1 or generations < 0:
-        raise ValueError("expected at least one worker, example and repeat, and no negative generations")
+    if min(workers) < 1 or examples < 1 or repeats < 1:
+        raise ValueError("expected at least one worker, example and repeat")
     loops: tuple[Loop, ...] = get_args(Loop)
     rates, note = [], "no GPU here: GPU figures are left out"
     for count in workers:
@@ -228,13 +217,7 @@ def main(
         many = EPOCHS_ON_GPU * len(_data("cpu")[0].train.targets)
         rates += measure(networks, loops, 1, "cuda", many, repeats)
         note = f"GPU: {torch.cuda.get_device_name()}, {many:,} examples a child, compilation counted"
-    phases = []
-    if generations:
-        config = dataclasses.replace(
-            PRESETS["fashion-mnist"].config, generations=generations, accuracy_floor=0.0
-        )
-        phases = [phases_info(pictures(), config, max(workers))]
-    info = ThroughputInfo(this_machine(), examples, repeats, rates, phases, note)
+    info = ThroughputInfo(this_machine(), examples, repeats, rates, note)
     print(throughput_table(info))
     out.mkdir(parents=True, exist_ok=True)
     (out / "throughput.json").write_bytes(msgspec.json.format(msgspec.json.encode(info)))
