@@ -188,7 +188,7 @@ def print_plan(arguments: Arguments) -> None:
     config = arguments.config
     from evo_topo import count_flops, count_macs, count_params
     from evo_topo.datasets import load_dataset
-    from populations.workers import resolve_devices
+    from populations.slots import resolve_devices
 
     task = load_dataset(config.preset, config.data_dir)
     founder = find_start(arguments)[0] or PRESETS[config.preset].founder()

@@ -31,7 +31,8 @@ from populations.polish import polish
 from populations.progress import Progress, Report
 from populations.reference import forget_reference
 from populations.schedule import Schedule
-from populations.workers import Crew, Slots
+from populations.slots import Slots
+from populations.workers import Crew
 
 
 class Place(NamedTuple):

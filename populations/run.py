@@ -21,8 +21,9 @@ from populations.orders import DATA, START
 from populations.presets import PRESETS
 from populations.progress import Progress, Report
 from populations.results import Result, measure_result, read_result, write_whole
+from populations.slots import Slots, resolve_devices
 from populations.survivors import FRONT, TASK, task_record
-from populations.workers import Slots, resolve_devices, stop_workers
+from populations.workers import stop_workers
 
 
 def evolve(

@@ -10,7 +10,8 @@ from evo_topo.genome import Genome
 from evo_topo.recipe import Recipe
 from populations.development import measure_on_test
 from populations.orders import Order
-from populations.workers import Slots, run_tasks
+from populations.slots import Slots
+from populations.workers import run_tasks
 
 
 class Stored(NamedTuple):

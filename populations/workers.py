@@ -12,48 +12,27 @@ import gc
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from contextlib import suppress
+from typing import TypeVar
 
 from joblib.externals.loky import get_reusable_executor
 
-from populations.config import ConfigError
 from populations.development import develop
 from populations.individual import Outcome
 from populations.orders import Order
-
-if sys.platform != "win32":
-    import fcntl
+from populations.slots import Slots, free_device
 
 OrderT = TypeVar("OrderT")
 ResultT = TypeVar("ResultT")
 
 ATTEMPTS = 3
 """Times a child may take its worker process down before it is recorded as crashed."""
-SLOT_DEADLINE = 300.0
-"""Seconds that a task waits for a free device before it gives up."""
 IDLE_TIMEOUT = 300
 """Seconds after which an idle worker process ends."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
-
-class Slots(NamedTuple):
-    """Where children are developed.
-
-    Attributes:
-        devices: One entry per child at a time, such as ``("cuda:0", "cuda:0", "cuda:1")``.
-        threads: CPU threads per child.
-        folder: Folder for the lock files that keep two children off one slot.
-    """
-
-    devices: tuple[str, ...]
-    threads: int
-    folder: Path
 
 
 class Crew:
@@ -176,29 +155,8 @@ def _on_slot(task: Callable[[OrderT, str], ResultT], order: OrderT, slots: Slots
     import torch
 
     torch.set_num_threads(slots.threads)
-    with _free_device(slots) as device:
+    with free_device(slots) as device:
         return task(order, device)
-
-
-@contextmanager
-def _free_device(slots: Slots) -> Iterator[str]:
-    """Holds a lock on a free slot; the kernel releases it even when the process is killed."""
-    if len(set(slots.devices)) == 1:
-        yield slots.devices[0]
-        return
-    slots.folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + SLOT_DEADLINE
-    while time.monotonic() < deadline:
-        for number, device in enumerate(slots.devices):
-            with open(slots.folder / f"slot-{number}.lock", "w") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    continue
-                yield device
-                return
-        time.sleep(0.05)
-    raise TimeoutError(f"no device of {slots.devices} became free within {SLOT_DEADLINE:.0f} s")
 
 
 def _begin(driver: int) -> None:
@@ -216,32 +174,3 @@ def _begin(driver: int) -> None:
     gc.collect()
     gc.freeze()
     atexit.register(gc.unfreeze)  # else extensions take what is frozen for leaks, and say so at the end
-
-
-def resolve_devices(devices: str, workers: int | None, threads: int) -> tuple[str, ...]:
-    """The device of each slot.
-
-    Args:
-        devices: ``auto`` (every CUDA device, or the CPU), ``cpu``, or a comma-separated list.
-        workers: Number of slots; None for one per listed GPU, or one per `threads` CPU cores.
-        threads: CPU threads per child.
-
-    Raises:
-        ConfigError: When a device does not exist here.
-    """
-    import torch
-
-    count = torch.cuda.device_count()
-    if devices == "auto":
-        listed = [f"cuda:{i}" for i in range(count)] or ["cpu"]
-    else:
-        listed = [name.strip() for name in devices.split(",")]
-    known = {"cpu", *(f"cuda:{i}" for i in range(count))}
-    for name in listed:
-        if name not in known:
-            raise ConfigError(
-                f"devices: there is no device {name!r} here; there are {', '.join(sorted(known))}"
-            )
-    if workers is None:
-        workers = max(1, len(os.sched_getaffinity(0)) // threads) if listed == ["cpu"] else len(listed)
-    return tuple(listed[i % len(listed)] for i in range(workers))

@@ -30,7 +30,7 @@ from populations.individual import Individual
 from populations.lineage import Lineage
 from populations.memory import Memory
 from populations.presets import PRESETS
-from populations.workers import Slots
+from populations.slots import Slots
 
 GENERATIONS = 4
 """Fewest of a measured evolution: the first fills the population, so memory is compared from half on."""

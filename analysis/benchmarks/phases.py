@@ -36,7 +36,8 @@ from populations.individual import Outcome
 from populations.lineage import Lineage
 from populations.orders import DATA, Order
 from populations.presets import PRESETS
-from populations.workers import Crew, Slots
+from populations.slots import Slots
+from populations.workers import Crew
 
 PROG = "python -m analysis.benchmarks.phases"
 PARTS = {

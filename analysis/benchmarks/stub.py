@@ -21,7 +21,8 @@ from evo_topo.mutation import random_prices
 from evo_topo.prices import JointOrder, PricedEdit, Prices
 from populations.individual import Outcome, Screened
 from populations.orders import Order, weights_path
-from populations.workers import Crew, Slots
+from populations.slots import Slots
+from populations.workers import Crew
 
 JOINT_ORDERS, PRICED_EDITS, MOST_PRUNED = 4, 20, 0.75
 

@@ -8,7 +8,8 @@ from populations.individual import Outcome
 from populations.lineage import Lineage
 from populations.memory import Memory
 from populations.reference import REFERENCE_ID, reference_order
-from populations.workers import Crew, Slots
+from populations.slots import Slots
+from populations.workers import Crew
 from tests.bred import parent, screening_births
 from tests.small import small_config, small_founder
 

@@ -3,10 +3,10 @@ import os
 import pytest
 
 from evo_topo.task_file import save_task
-from populations.config import ConfigError
 from populations.individual import Outcome
 from populations.orders import DATA, Order
-from populations.workers import Crew, Slots, resolve_devices, run_tasks, stop_workers
+from populations.slots import Slots
+from populations.workers import Crew, run_tasks, stop_workers
 from tests import faults
 from tests.small import small_config, small_founder, small_task
 
@@ -67,11 +67,3 @@ def test_a_child_that_always_kills_its_worker_fails_alone(tmp_path):
     outcomes = develop_all(orders(tmp_path, 4), slots, faults.dies_always)
     assert {i: outcome.status for i, outcome in outcomes.items()} == {0: "ok", 1: "crashed", 2: "ok", 3: "ok"}
     assert "3 times" in outcomes[1].reason
-
-
-def test_resolve_devices():
-    assert resolve_devices("cpu", 3, 1) == ("cpu",) * 3
-    assert resolve_devices("cpu,cpu", None, 1) == ("cpu", "cpu")
-    assert set(resolve_devices("cpu", None, 1)) == {"cpu"}
-    with pytest.raises(ConfigError, match="no device 'cuda:77'"):
-        resolve_devices("cpu,cuda:77", None, 1)

@@ -16,7 +16,7 @@ from evo_topo.genome import Genome
 from populations.config import Config
 from populations.presets import PRESETS
 from populations.schedule import END_SECONDS
-from populations.workers import Slots
+from populations.slots import Slots
 
 DataName = Literal["digits", "fashion-mnist"]
 Setting = dict[str, float]

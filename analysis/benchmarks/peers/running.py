@@ -40,8 +40,9 @@ from populations.dispatch import EvolutionError
 from populations.fitness import pareto_front
 from populations.orders import DATA
 from populations.presets import PRESETS
+from populations.slots import Slots
 from populations.testing import Stored, accuracies_on_test
-from populations.workers import Slots, stop_workers
+from populations.workers import stop_workers
 
 CONTROLS: dict[str, ours.Variant] = {
     "random": ours.random_edits,
