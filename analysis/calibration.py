@@ -11,7 +11,6 @@ well the predictions *order* edits of one kind, which is all that choosing betwe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import ceil, floor, log10
 
 import numpy as np
@@ -35,6 +34,7 @@ from analysis.common import (
     save_figure,
     styled,
 )
+from analysis.ranks import spearman
 from evo_topo.calibration import Isotonic
 from populations.calibrating import calibration_of
 from populations.records import LineageError
@@ -134,34 +134,6 @@ def _correlate(trials: list[Trial], measurement: str) -> Correlation:
     added = [trial.promised if measurement == "trained" else 0.0 for trial in trials]
     predicted = [trial.predicted + promise for trial, promise in zip(trials, added, strict=True)]
     return Correlation(count, spearman(predicted, measured))
-
-
-def spearman(x: Sequence[float | None], y: Sequence[float | None]) -> float | None:
-    """Spearman's rank correlation: Pearson's, of the ranks.
-
-    Args:
-        x: Numbers; None and NaN stand for a missing one, whose pair is left out.
-        y: As many numbers.
-
-    Returns:
-        From -1 to 1; None for fewer than 3 pairs, or where either side is constant.
-    """
-    a, b = as_array(x), as_array(y)
-    complete = ~(np.isnan(a) | np.isnan(b))
-    if complete.sum() < 3:
-        return None
-    a, b = average_ranks(a[complete]), average_ranks(b[complete])
-    a, b = a - a.mean(), b - b.mean()
-    scale = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / scale) if scale > 0 else None
-
-
-def average_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 0; equal values share the mean of their ranks."""
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts) - 1
-    ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[group]
-    return ranks
 
 
 @styled

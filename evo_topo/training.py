@@ -5,7 +5,6 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,64 +16,9 @@ from evo_topo.hooks import in_mode
 from evo_topo.recipe import Recipe
 from evo_topo.stepping import CapturedStep, Step
 from evo_topo.task import Task
+from evo_topo.training_end import Diverged, Stopped, TrainingResult
 
 _CHECK_EVERY = 20  # steps between looks at the loss, and steps whose mean it is
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a training cost and where it ended.
-
-    Attributes:
-        examples: Training examples seen, counted with repetition.
-        steps: Optimiser steps.
-        seconds: Wall-clock time.
-        loss: Mean training loss of the last steps (up to 20), in nats, with augmentation and
-            label smoothing as the recipe asks.
-        halfway_loss: The same of the second quarter of the recipe's steps, which says by half-time how
-            the training will end; None where there are fewer than four steps.
-    """
-
-    examples: int
-    steps: int
-    seconds: float
-    loss: float
-    halfway_loss: float | None
-
-
-class Diverged(ArithmeticError):
-    """The training loss left every sensible range.
-
-    Attributes:
-        step: Optimiser steps done when it was noticed.
-        value: Mean loss of steps until then, in nats.
-    """
-
-    def __init__(self, step: int, value: float) -> None:
-        super().__init__(step, value)  # these arguments rebuild it in another process
-        self.step, self.value = step, value
-
-    def __str__(self) -> str:
-        return f"training loss {self.value:.3g} at step {self.step}; lower the learning rate"
-
-
-class Stopped(Exception):
-    """The training loss was above the hurdle at half-time, and the training ended there.
-
-    Attributes:
-        result: What the training cost until then and where it stood; its halfway loss is a number.
-        hurdle: The most that the halfway loss might have been, in nats.
-    """
-
-    def __init__(self, result: TrainingResult, hurdle: float) -> None:
-        super().__init__(result, hurdle)  # these arguments rebuild it in another process
-        self.result, self.hurdle = result, hurdle
-
-    def __str__(self) -> str:
-        return (
-            f"expected a training loss of at most {self.hurdle:.4g} in the second quarter of the steps, "
-            f"got {self.result.halfway_loss:.4g}; stopped at step {self.result.steps}"
-        )
 
 
 def train(

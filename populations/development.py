@@ -26,7 +26,8 @@ from evo_topo.prices import Prices
 from evo_topo.saliency import magnitude_prices, mean_loss, obd_prices, price_with_gates
 from evo_topo.task import Task
 from evo_topo.task_file import load_task
-from evo_topo.training import Diverged, Stopped, train
+from evo_topo.training import train
+from evo_topo.training_end import Diverged, Stopped
 from populations.conception import Conception, conceive, parent_network
 from populations.config import Criterion
 from populations.individual import Outcome, Status

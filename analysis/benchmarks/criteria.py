@@ -20,8 +20,8 @@ from torch import Tensor
 from analysis.benchmarks.criteria_report import CriteriaInfo, CriterionInfo, criteria_table, draw_criteria
 from analysis.benchmarks.machine import this_machine
 from analysis.benchmarks.subject import Subject, trained_network
-from analysis.calibration import spearman
 from analysis.common import run_command, save_figure
+from analysis.ranks import spearman
 from evo_topo.curvature import Curvature
 from evo_topo.datasets import DatasetError, load_dataset
 from evo_topo.evaluation import evaluate
@@ -35,7 +35,7 @@ from evo_topo.saliency import (
     norm_scale,
     obd_saliency,
 )
-from evo_topo.training import Diverged
+from evo_topo.training_end import Diverged
 from populations.config import PresetName
 from populations.presets import PRESETS
 

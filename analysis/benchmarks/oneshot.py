@@ -32,7 +32,7 @@ from evo_topo.evaluation import evaluate, reestimate_batchnorm
 from evo_topo.genome import Genome
 from evo_topo.recipe import Recipe
 from evo_topo.task import Task
-from evo_topo.training import Diverged
+from evo_topo.training_end import Diverged
 from populations.founders import conv_net, residual_net
 
 PROG = "python -m analysis.benchmarks.oneshot"

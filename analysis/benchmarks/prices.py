@@ -23,8 +23,8 @@ from analysis.benchmarks.machine import Machine, this_machine
 from analysis.benchmarks.prices_cost import CostInfo, cost_info
 from analysis.benchmarks.subject import Subject, trained_network
 from analysis.benchmarks.synthetic import WIDTHS, network
-from analysis.calibration import spearman
 from analysis.common import run_command
+from analysis.ranks import spearman
 from analysis.table import format_table
 from evo_topo.datasets import DatasetError, load_dataset
 from evo_topo.edits import AnyEdit, EditError, PruneUnits, SplitUnits, legal_edits
@@ -34,7 +34,8 @@ from evo_topo.prices import PricedEdit
 from evo_topo.recipe import Recipe
 from evo_topo.saliency import mean_loss, price
 from evo_topo.task import Task
-from evo_topo.training import Diverged, train
+from evo_topo.training import train
+from evo_topo.training_end import Diverged
 from populations.founders import conv_net, residual_net
 
 PROG = "python -m analysis.benchmarks.prices"

@@ -16,13 +16,8 @@ from evo_topo.datasets import load_dataset
 from evo_topo.evaluation import evaluate, reestimate_batchnorm
 from evo_topo.recipe import Recipe
 from evo_topo.task import Task
-from evo_topo.training import (
-    Diverged,
-    Stopped,
-    index_batches,
-    rate_factor,
-    train,
-)
+from evo_topo.training import index_batches, rate_factor, train
+from evo_topo.training_end import Diverged, Stopped
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -28,7 +28,8 @@ from evo_topo.importing import from_module
 from evo_topo.phenotype import build
 from evo_topo.recipe import Recipe
 from evo_topo.task import Task
-from evo_topo.training import Diverged, train
+from evo_topo.training import train
+from evo_topo.training_end import Diverged
 from populations.development import probe_split, shared_task
 from populations.orders import DATA, weights_path
 from populations.seeds import derive_seed

@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from analysis.calibration import spearman
+from analysis.ranks import spearman
 from evo_topo.saliency import ablation, brute_force, cascade, magnitude, obd_saliency
 
 UNITS = 32

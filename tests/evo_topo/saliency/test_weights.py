@@ -7,7 +7,7 @@ from torch.autograd.functional import hessian, jacobian
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from analysis.calibration import spearman
+from analysis.ranks import spearman
 from evo_topo.datasets import load_dataset
 from evo_topo.saliency import ggn_diagonal, mean_loss, weight_obd
 from tests.reference import random_inputs, randomised, relative_error
