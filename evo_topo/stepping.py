@@ -1,12 +1,13 @@
 """One step of a training: augment, forward, backward, update; on a GPU replayed from a CUDA graph."""
 
-from typing import NamedTuple
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from evo_topo.augmentation import shift_and_flip
+from evo_topo.batches import Batches
 from evo_topo.bfloat16 import has_fast_bfloat16
 from evo_topo.binary import clip_latent, latent_weights
 from evo_topo.distillation import Teaching
@@ -15,17 +16,32 @@ from evo_topo.task import Task
 
 EAGER_STEPS = 3
 """Steps before a capture: they allocate what the optimiser and the libraries keep."""
+TABLE_ROWS = 512
+"""Steps whose batches are drawn and handed to a GPU at once."""
+
+
+def stepper(model: nn.Module, task: Task, recipe: Recipe, teaching: Teaching | None) -> "Step | CapturedStep":
+    """The step of a training as it is fastest on the device of the task; arguments as for `Step`."""
+    step = Step(model, task, recipe, teaching)
+    return CapturedStep(step) if step.device.type == "cuda" else step
 
 
 class Step:
     """One step, launched operation by operation.
+
+    Each call trains on the next of the batches that were loaded before.
 
     Args:
         model: Network in training mode, on the device of the task.
         task: What to learn; its training split is used.
         recipe: How to train.
         teaching: A teacher's answers to learn from beside the targets.
+
+    Attributes:
+        rows: Steps whose batches are loaded at once.
     """
+
+    rows = 1
 
     def __init__(self, model: nn.Module, task: Task, recipe: Recipe, teaching: Teaching | None) -> None:
         self.model, self.task, self.recipe, self.teaching = model, task, recipe, teaching
@@ -44,7 +60,17 @@ class Step:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
 
-    def __call__(self, index: Tensor, moves: Tensor | None) -> Tensor:
+    def load(self, batches: Batches) -> None:
+        """Gives it the batches of its next steps."""
+        self._batches, self._row = batches, 0
+
+    def __call__(self) -> Tensor:
+        """Trains on the next batch; returns its loss (), on the device."""
+        (index, moves), row = self._batches, self._row
+        self._row += 1
+        return self.learn(index[row], None if moves is None else moves[row])
+
+    def learn(self, index: Tensor, moves: Tensor | None) -> Tensor:
         """Trains on one batch.
 
         Args:
@@ -74,16 +100,58 @@ class Step:
         return loss.detach()
 
 
-class _Recording(NamedTuple):
-    """A captured step, and the tensors that it reads and writes, which stay where they are."""
+class TabledStep:
+    """The same step, which reads its batches from tables on the device and writes its losses into another.
 
-    graph: torch.cuda.CUDAGraph
-    batch: Tensor
-    moves: Tensor | None
-    loss: Tensor
+    It finds its place in them by itself, so all steps launch the same operations on the same memory.
+
+    Args:
+        step: The step.
+
+    Attributes:
+        rows: Steps whose batches are loaded at once.
+    """
+
+    rows = TABLE_ROWS
+
+    def __init__(self, step: Step) -> None:
+        recipe, integers = step.recipe, partial(torch.zeros, dtype=torch.int64, device=step.device)
+        self.step = step
+        self.set_rate = step.set_rate
+        self._index = integers((self.rows, recipe.batch_size))
+        is_moved = recipe.crop_padding or recipe.flip
+        self._moves = integers((self.rows, recipe.batch_size, 3)) if is_moved else None
+        self._losses = torch.zeros(recipe.steps, device=step.device)
+        self._place = integers(2)  # row of the batches, row of the losses
+        self._done = 0
+
+    def load(self, batches: Batches) -> None:
+        """Gives it the batches of its next steps."""
+        index, moves = batches
+        self._index[: len(index)] = index
+        if moves is not None and self._moves is not None:
+            self._moves[: len(moves)] = moves
+        self._place[0] = 0
+
+    def __call__(self) -> Tensor:
+        """Trains on the next batch; returns its loss (), on the device."""
+        self._run()
+        self._done += 1
+        return self._losses[self._done - 1]
+
+    def _run(self) -> None:
+        self._learn()
+
+    def _learn(self) -> None:
+        row, number = self._place[:1], self._place[1:]
+        index = self._index.index_select(0, row)[0]
+        moves = None if self._moves is None else self._moves.index_select(0, row)[0]
+        loss = self.step.learn(index, moves)
+        self._losses.index_copy_(0, number, loss.view(1))
+        self._place += 1
 
 
-class CapturedStep:
+class CapturedStep(TabledStep):
     """The same step, captured as a CUDA graph: one launch replays all of its kernels.
 
     Small networks leave a GPU waiting for launches. A step that cannot be captured is launched operation by
@@ -94,46 +162,40 @@ class CapturedStep:
     """
 
     def __init__(self, step: Step) -> None:
-        self.step = step
+        super().__init__(step)
         self._stream = torch.cuda.Stream(step.device)  # type: ignore[no-untyped-call]
-        self._launches = 0
-        self._recording: _Recording | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, index: Tensor, moves: Tensor | None) -> Tensor:
-        """Trains on one batch; arguments and result as for `Step`."""
+    def _run(self) -> None:
         with torch.cuda.device(self.step.device):
-            if self._recording is None and self._launches == EAGER_STEPS:
-                self._recording = self._captured(index, moves)
-            if self._recording is None:
-                self._launches += 1
-                return self._launched(index, moves)
-            graph, fixed_index, fixed_moves, loss = self._recording
-            fixed_index.copy_(index)
-            if moves is not None and fixed_moves is not None:
-                fixed_moves.copy_(moves)
-            graph.replay()
-            return loss.clone()
+            if self._done == EAGER_STEPS:
+                self._graph = self._captured()
+            if self._graph is None:
+                self._launch()
+            else:
+                self._graph.replay()
 
-    def _launched(self, index: Tensor, moves: Tensor | None) -> Tensor:
+    def _launch(self) -> None:
         """The step on a stream beside the current one, as a capture wants the steps before it."""
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            loss = self.step(index, moves)
+            self._learn()
         current.wait_stream(self._stream)
-        return loss
 
-    def _captured(self, index: Tensor, moves: Tensor | None) -> _Recording | None:
+    def _captured(self) -> torch.cuda.CUDAGraph | None:
         """Captures the step, which runs nothing; None where that is impossible."""
-        fixed_index, fixed_moves = index.clone(), None if moves is None else moves.clone()
         self.step.optimiser.zero_grad()  # so that gradients are allocated where the graph finds them
-        graph = torch.cuda.CUDAGraph()
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        kept, graph = generator.clone_state(), torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
-                loss = self.step(fixed_index, fixed_moves)
+            # on a stream of this device: torch's own belongs to the first that it ever captured on
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._learn()
         except RuntimeError:
+            generator.graphsafe_set_state(kept)  # its own state still takes itself for captured
             return None
-        return _Recording(graph, fixed_index, fixed_moves, loss)
+        return graph
 
 
 def _optimiser(model: nn.Module, recipe: Recipe, rate: Tensor | None) -> torch.optim.SGD:

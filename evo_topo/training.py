@@ -9,12 +9,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from evo_topo.augmentation import draw_moves
+from evo_topo.batches import draw_batches
 from evo_topo.distillation import Teaching
 from evo_topo.evaluation import device_of
 from evo_topo.hooks import in_mode
 from evo_topo.recipe import Recipe
-from evo_topo.stepping import CapturedStep, Step
+from evo_topo.stepping import stepper
 from evo_topo.task import Task
 from evo_topo.training_end import Diverged, Stopped, TrainingResult
 
@@ -129,19 +129,17 @@ def _steps(
     deadline: float,
 ) -> Iterator[Tensor]:
     """Trains step by step until a time of `perf_counter`; yields each step's loss (), still on the device."""
-    begun = time.perf_counter()
-    step = Step(model, task, recipe, teaching)
-    run = CapturedStep(step) if step.device.type == "cuda" else step
-    batches = index_batches(len(task.train.targets), recipe.batch_size, recipe.steps, generator)
-    for number, index in enumerate(batches):
-        place = max(number, recipe.steps * _spent(begun, deadline)) if number else 0
-        if place >= recipe.steps:
-            return
-        step.set_rate(recipe.learning_rate * rate_factor(place, recipe.steps, recipe.warmup))
-        moves = None
-        if recipe.crop_padding or recipe.flip:
-            moves = draw_moves(len(index), recipe.crop_padding, recipe.flip, generator)
-        yield run(index, moves)
+    begun, number = time.perf_counter(), 0
+    step = stepper(model, task, recipe, teaching)
+    for batches in draw_batches(len(task.train.targets), recipe, step.rows, generator):
+        step.load(batches)
+        for _ in batches.examples:
+            place = max(number, recipe.steps * _spent(begun, deadline)) if number else 0
+            if place >= recipe.steps:
+                return
+            step.set_rate(recipe.learning_rate * rate_factor(place, recipe.steps, recipe.warmup))
+            yield step()
+            number += 1
 
 
 def _spent(begun: float, deadline: float) -> float:
@@ -159,24 +157,6 @@ def rate_factor(step: float, steps: int, warmup: float) -> float:
     """
     rising = round(warmup * steps)
     return (step + 1) / rising if step < rising else (steps - step) / (steps - rising)
-
-
-def index_batches(count: int, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Full batches of example indices, int64 (batch_size,), from one permutation after another.
-
-    Args:
-        count: Examples in the training split.
-        batch_size: Indices in a batch; a batch may reach into the next permutation.
-        steps: Number of batches.
-        generator: Source of randomness; the batches lie on its device.
-    """
-    pool = torch.empty(0, dtype=torch.int64, device=generator.device)
-    for _ in range(steps):
-        while len(pool) < batch_size:
-            epoch = torch.randperm(count, generator=generator, device=generator.device)
-            pool = torch.cat((pool, epoch))
-        yield pool[:batch_size]
-        pool = pool[batch_size:]
 
 
 @contextmanager

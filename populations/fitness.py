@@ -122,7 +122,8 @@ def spread_front(
         accuracy: Of an item.
         cost: Of an item.
         tolerance: An item stays if no cheaper one is more accurate by more than this.
-        most: Number of items to keep; of the two nearest in cost (as a ratio) the less accurate goes.
+        most: Number of items to keep; of the two nearest in cost (as a ratio) the less accurate goes, but
+            never the cheapest or the costliest of all, as long as two are left.
     """
     kept: list[T] = []
     best = -math.inf
@@ -133,7 +134,8 @@ def spread_front(
     sizes = np.log([max(cost(item), 1.0) for item in kept])
     while len(kept) > most:
         nearest = int(np.argmin(np.diff(sizes)))
-        worse = min(nearest, nearest + 1, key=lambda i: accuracy(kept[i]))
+        inner = [i for i in (nearest, nearest + 1) if 0 < i < len(kept) - 1] or [0, len(kept) - 1]
+        worse = min(inner, key=lambda i: accuracy(kept[i]))
         del kept[worse]
         sizes = np.delete(sizes, worse)
     return kept

@@ -15,6 +15,10 @@ from populations.config import ConfigError
 if sys.platform != "win32":
     import fcntl
 
+CHILDREN_PER_GPU = 4
+"""Children that share a GPU where nobody says how many; a small network leaves most of one idle."""
+GPU_MEMORY_PER_CHILD = 4 * 2**30
+"""Bytes that a child may come to need on a GPU: CUDA itself, data, and activations of a large evaluation."""
 SLOT_DEADLINE = 300.0
 """Seconds that a task waits for a free device before it gives up."""
 
@@ -58,7 +62,8 @@ def resolve_devices(devices: str, workers: int | None, threads: int) -> tuple[st
     """The device of each slot.
 
     Args:
-        devices: ``auto`` (every CUDA device, or the CPU), ``cpu``, or a comma-separated list.
+        devices: ``auto`` (every CUDA device, for as many children as it has room for, or the CPU), ``cpu``,
+            or a comma-separated list.
         workers: Number of slots; None for one per listed GPU, or one per `threads` CPU cores.
         threads: CPU threads per child.
 
@@ -67,9 +72,11 @@ def resolve_devices(devices: str, workers: int | None, threads: int) -> tuple[st
     """
     import torch
 
-    count = torch.cuda.device_count()
+    count, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0)) // threads
     if devices == "auto":
-        listed = [f"cuda:{i}" for i in range(count)] or ["cpu"]
+        each = min(map(_children_with_memory, range(count)), default=0)
+        each = max(1, min(CHILDREN_PER_GPU, cores // max(count, 1), each))
+        listed = [f"cuda:{i}" for _ in range(each) for i in range(count)] or ["cpu"]
     else:
         listed = [name.strip() for name in devices.split(",")]
     known = {"cpu", *(f"cuda:{i}" for i in range(count))}
@@ -79,5 +86,12 @@ def resolve_devices(devices: str, workers: int | None, threads: int) -> tuple[st
                 f"devices: there is no device {name!r} here; there are {', '.join(sorted(known))}"
             )
     if workers is None:
-        workers = max(1, len(os.sched_getaffinity(0)) // threads) if listed == ["cpu"] else len(listed)
+        workers = max(1, cores) if listed == ["cpu"] else len(listed)
     return tuple(listed[i % len(listed)] for i in range(workers))
+
+
+def _children_with_memory(gpu: int) -> int:
+    """Children for which the memory of a GPU suffices."""
+    import torch
+
+    return int(torch.cuda.get_device_properties(gpu).total_memory // GPU_MEMORY_PER_CHILD)

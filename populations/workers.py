@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from typing import TypeVar
 
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import get_reusable_executor, process_executor
 
 from populations.development import develop
 from populations.individual import Outcome
@@ -32,6 +32,8 @@ ATTEMPTS = 3
 """Times a child may take its worker process down before it is recorded as crashed."""
 IDLE_TIMEOUT = 300
 """Seconds after which an idle worker process ends."""
+MOST_GROWTH = 2**32
+"""Bytes by which a worker may grow before it is started anew."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -167,6 +169,9 @@ def _begin(driver: int) -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
         if os.getppid() != driver:  # it died before the call above
             os._exit(1)
+    # Where psutil is installed, 300 MB are a leak to loky: CUDA, or one large network, has more, and a new
+    # worker takes longer to start than most children do.
+    process_executor._MAX_MEMORY_LEAK_SIZE = MOST_GROWTH
     # The first optimiser loads it, which takes seconds: now all workers do so side by side.
     import torch._dynamo  # noqa: F401
 

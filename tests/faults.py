@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from populations.development import develop
@@ -27,3 +28,13 @@ def where(order: int, device: str) -> tuple[int, int, str]:
     import torch
 
     return os.getpid(), torch.get_num_threads(), device
+
+
+_kept: list[bytes] = []
+
+
+def grows(order: int, device: str) -> int:
+    """Keeps some of the memory that it takes, as CUDA does; returns its process."""
+    time.sleep(0.6)
+    _kept.append(b"x" * 160_000_000)
+    return os.getpid()

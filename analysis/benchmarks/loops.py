@@ -7,23 +7,22 @@ decay of kernels alone, mirrored images); the pictures are normalised before the
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analysis.benchmarks.synthetic import CLASSES, SHAPE, STRIDES
+from analysis.benchmarks.synthetic import CLASSES, LAYERS, SHAPE, NetworkName
 from evo_topo.bfloat16 import has_fast_bfloat16
 from evo_topo.recipe import Recipe
 
 
-def plain_network(widths: Sequence[int]) -> nn.Sequential:
+def plain_network(name: NetworkName) -> nn.Sequential:
     """The network of `synthetic.network`, written by hand."""
     layers: list[nn.Module] = []
     channels = SHAPE[0]
-    for width, stride in zip(widths, STRIDES, strict=True):
+    for width, stride in zip(*LAYERS[name], strict=True):
         layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         channels = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES))

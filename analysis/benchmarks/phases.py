@@ -2,8 +2,8 @@
 
     python -m analysis.benchmarks.phases fashion-mnist --minutes 15
 
-A run of a preset by the clock, on the CPU, from the end of the founder's training, which has one worker, to
-the end of the polish. The founder for comparison is left out.
+A run of a preset by the clock, from the end of the founder's training, which has one worker, to the end of
+the polish. The founder for comparison is left out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from populations.individual import Outcome
 from populations.lineage import Lineage
 from populations.orders import DATA, Order
 from populations.presets import PRESETS
-from populations.slots import Slots
+from populations.slots import Slots, resolve_devices
 from populations.workers import Crew
 
 PROG = "python -m analysis.benchmarks.phases"
@@ -57,7 +57,7 @@ class PhasesInfo(Struct, frozen=True):
     Attributes:
         machine: What it was measured on.
         preset: Founder, data and recipe.
-        workers: Processes.
+        devices: One for each child at a time.
         children: Children developed.
         wall: Wall-clock seconds.
         shares: Of workers x wall-clock, by part; they sum to one.
@@ -66,7 +66,7 @@ class PhasesInfo(Struct, frozen=True):
 
     machine: Machine
     preset: str
-    workers: int
+    devices: tuple[str, ...]
     children: int
     wall: float
     shares: dict[str, float]
@@ -99,18 +99,18 @@ def develop_timed(order: Order, device: str) -> Outcome:
     return outcome
 
 
-def phases_info(task: Task, config: Config, workers: int) -> PhasesInfo:
+def phases_info(task: Task, config: Config) -> PhasesInfo:
     """Runs an evolution and says where its time went.
 
     Args:
         task: The data.
-        config: How to evolve.
-        workers: Processes on the CPU, of one thread each.
+        config: How to evolve, and where.
     """
+    devices = resolve_devices(config.devices, config.workers, config.threads)
     with tempfile.TemporaryDirectory() as name, Lineage(Path(name)) as lineage:
         folder = Path(name)
         save_task(task, folder / DATA)
-        slots = Slots(("cpu",) * workers, 1, folder)
+        slots = Slots(devices, config.threads, folder)
         count = len(task.validation.targets)
         founder = PRESETS[config.preset].founder()
         evolution = Evolution(config, founder, count, lineage, slots, lambda _: None)
@@ -122,17 +122,17 @@ def phases_info(task: Task, config: Config, workers: int) -> PhasesInfo:
             for part, value in json.loads(path.read_text()).items():
                 spent[part] += value
     wall = max(seconds.values()) - seconds[0]
-    shares = {part: value / (workers * wall) for part, value in spent.items()}
+    shares = {part: value / (len(devices) * wall) for part, value in spent.items()}
     shares["waiting, and the driver"] = 1 - sum(shares.values())
     outside = 1 - shares.get("training", 0.0) - shares.get("evaluation", 0.0)
-    return PhasesInfo(this_machine(), config.preset, workers, len(children), wall, shares, outside)
+    return PhasesInfo(this_machine(), config.preset, devices, len(children), wall, shares, outside)
 
 
 def phases_table(info: PhasesInfo) -> str:
     """The numbers as text."""
     lines = [
         f"{info.machine.cpu}, torch {info.machine.torch}",
-        f"{info.preset} on {info.workers} workers, {info.children} children, {info.wall:.0f} s",
+        f"{info.preset} on {', '.join(info.devices)}, {info.children} children, {info.wall:.0f} s",
         *(f"  {share:6.1%}  {part}" for part, share in info.shares.items()),
         f"  {info.outside:6.1%}  outside training and evaluation",
     ]
@@ -156,7 +156,8 @@ def draw_phases(info: PhasesInfo) -> Figure:
 def main(
     preset: Annotated[PresetName, tyro.conf.Positional],
     minutes: float = 5.0,
-    workers: int = 2,
+    devices: str = "auto",
+    workers: int | None = None,
     seed: int = 0,
     data_dir: Path | None = None,
     out: Path = Path("runs/benchmarks"),
@@ -166,17 +167,24 @@ def main(
     Args:
         preset: Founder, data and recipe.
         minutes: Length of the run.
-        workers: Processes of one thread each.
+        devices: As for `run.py`.
+        workers: As for `run.py`.
         seed: Seed of the run.
         data_dir: Folder to look for the data in first.
         out: Folder for phases.json and the figure.
     """
     config = dataclasses.replace(
-        PRESETS[preset].config, generations=None, minutes=minutes, compare=False, seed=seed, workers=workers
+        PRESETS[preset].config,
+        generations=None,
+        minutes=minutes,
+        compare=False,
+        seed=seed,
+        devices=devices,
+        workers=workers,
     )
     task = load_dataset(preset, data_dir)
     print(f"evolving {preset} for {minutes:g} minutes", flush=True)
-    info = phases_info(task, config, workers)
+    info = phases_info(task, config)
     print(phases_table(info))
     out.mkdir(parents=True, exist_ok=True)
     (out / "phases.json").write_bytes(msgspec.json.format(msgspec.json.encode(info)))

@@ -22,7 +22,7 @@ from torch import nn
 from analysis.benchmarks.machine import Machine, this_machine
 from analysis.benchmarks.prices_cost import CostInfo, cost_info
 from analysis.benchmarks.subject import Subject, trained_network
-from analysis.benchmarks.synthetic import WIDTHS, network
+from analysis.benchmarks.synthetic import network
 from analysis.common import run_command
 from analysis.ranks import spearman
 from analysis.table import format_table
@@ -44,7 +44,7 @@ NetworkName = Literal["small", "small-residual", "plain", "residual"]
 NETWORKS: dict[NetworkName, tuple[DataName, Callable[[], Genome]]] = {
     "small": ("digits", lambda: conv_net((1, 8, 8), 10, (8, 12, 12), (1, 2, 1))),
     "small-residual": ("digits", lambda: residual_net((1, 8, 8), 10, (8, 12), 1)),
-    "plain": ("fashion-mnist", lambda: network(WIDTHS["7 M"])),
+    "plain": ("fashion-mnist", lambda: network("7 M")),
     "residual": ("fashion-mnist", lambda: residual_net((1, 28, 28), 10, (16, 32, 64), 1)),
 }
 

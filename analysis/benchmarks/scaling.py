@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from analysis.benchmarks.driver import DriverInfo, driver_info
 from analysis.benchmarks.machine import Machine, peak_memory, this_machine
-from analysis.benchmarks.synthetic import WIDTHS, network, pictures
+from analysis.benchmarks.synthetic import LAYERS, NetworkName, network, pictures
 from analysis.common import CATEGORIES, GREY, run_command, save_figure, styled
 from analysis.table import format_table
 from evo_topo.cost import count_macs
@@ -64,21 +64,21 @@ class ScalingInfo(Struct, frozen=True):
     workers: list[WorkerInfo]
 
 
-def worker_info(widths: Sequence[int], training_examples: int, recipe: Recipe) -> WorkerInfo:
+def worker_info(name: NetworkName, training_examples: int, recipe: Recipe) -> WorkerInfo:
     """Measures the development of a child, in a process of its own.
 
     Args:
-        widths: Of the network's convolutions.
+        name: Which network.
         training_examples: How many there are.
         recipe: How the child trains.
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_develop, (tuple(widths), training_examples, recipe))
+        return pool.apply(_develop, (name, training_examples, recipe))
 
 
-def _develop(widths: tuple[int, ...], training_examples: int, recipe: Recipe) -> WorkerInfo:
+def _develop(name: NetworkName, training_examples: int, recipe: Recipe) -> WorkerInfo:
     torch.set_num_threads(1)
-    genome = network(widths)
+    genome = network(name)
     with tempfile.TemporaryDirectory() as folder:
         save_task(pictures(training_examples), Path(folder) / DATA)
         for number, examples in enumerate((recipe.batch_size, recipe.examples)):  # the first loads libraries
@@ -171,8 +171,8 @@ def main(
         driver.append(driver_info(population, children))
         print(f"population {population:,}: {driver[-1].cpu:.2f} ms of CPU time per child", flush=True)
     recipe = PRESETS["fashion-mnist"].config.recipe
-    cases = [(widths, max(EXAMPLES)) for widths in WIDTHS.values()]
-    cases += [(WIDTHS["2 M"], count) for count in EXAMPLES if count < max(EXAMPLES)]
+    cases: list[tuple[NetworkName, int]] = [(name, max(EXAMPLES)) for name in LAYERS]
+    cases += [("2 M", count) for count in EXAMPLES if count < max(EXAMPLES)]
     costs = [worker_info(*case, recipe) for case in cases] if workers else []
     info = ScalingInfo(this_machine(), driver, costs)
     print(scaling_table(info))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -14,19 +13,28 @@ from populations.founders import conv_net
 
 SHAPE, CLASSES = (1, 28, 28), 10
 TRAINING, VALIDATION, TEST = 55_000, 5_000, 10_000
-NetworkName = Literal["0.5 M", "2 M", "7 M"]
-STRIDES = (1, 1, 2, 1, 2, 1)
-WIDTHS: dict[NetworkName, tuple[int, ...]] = {
-    "0.5 M": (4, 4, 8, 8, 16, 16),
-    "2 M": (8, 8, 16, 16, 32, 32),
-    "7 M": (16, 16, 32, 32, 64, 64),
+NetworkName = Literal["0.5 M", "2 M", "7 M", "2 M strided"]
+
+
+class Layers(NamedTuple):
+    """Widths and strides of a network's convolutions."""
+
+    widths: tuple[int, ...]
+    strides: tuple[int, ...] = (1, 1, 2, 1, 2, 1)
+
+
+LAYERS: dict[NetworkName, Layers] = {
+    "0.5 M": Layers((4, 4, 8, 8, 16, 16)),
+    "2 M": Layers((8, 8, 16, 16, 32, 32)),
+    "7 M": Layers((16, 16, 32, 32, 64, 64)),
+    "2 M strided": Layers((16, 16, 32, 32, 64, 64), (2, 1, 2, 1, 2, 1)),
 }
-"""Of the convolutions, by MACs of the network."""
+"""By MACs of the network; the last is the founder of the preset."""
 
 
-def network(widths: Sequence[int]) -> Genome:
-    """The network with these widths."""
-    return conv_net(SHAPE, CLASSES, widths, STRIDES)
+def network(name: NetworkName) -> Genome:
+    """The network of this name."""
+    return conv_net(SHAPE, CLASSES, *LAYERS[name])
 
 
 def pictures(training: int = TRAINING, validation: int = VALIDATION, test: int = TEST, seed: int = 0) -> Task:

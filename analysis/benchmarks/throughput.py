@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from analysis.benchmarks.loops import plain_network, seconds_by_hand
 from analysis.benchmarks.machine import Machine, this_machine
-from analysis.benchmarks.synthetic import WIDTHS, NetworkName, network, pictures
+from analysis.benchmarks.synthetic import TRAINING, NetworkName, network, pictures
 from analysis.common import CATEGORIES, run_command, save_figure, styled
 from analysis.table import format_table
 from evo_topo.phenotype import build
@@ -34,7 +34,7 @@ from evo_topo.training import train
 from populations.presets import PRESETS
 
 PROG = "python -m analysis.benchmarks.throughput"
-Loop = Literal["evo_topo", "plain", "careful", "careful, compiled"]
+Loop = Literal["evo_topo", "plain", "careful", "compiled"]
 EPOCHS_ON_GPU = 5
 
 
@@ -81,19 +81,17 @@ def job_seconds(job: Job) -> float:
     recipe = dataclasses.replace(PRESETS["fashion-mnist"].config.recipe, examples=job.examples)
     if job.loop == "evo_topo":
         return _seconds_of_train(job, task, recipe)
-    model: torch.nn.Module = plain_network(WIDTHS[job.network]).to(job.device)
-    if job.loop == "careful, compiled":
+    model: torch.nn.Module = plain_network(job.network).to(job.device)
+    if job.loop == "compiled":
         torch.compiler.reset()  # every child is another network, so every child is compiled anew
         model = torch.compile(model)  # type: ignore[assignment]
     return seconds_by_hand(model, images, task.train.targets, recipe, careful=job.loop != "plain")
 
 
 def _seconds_of_train(job: Job, task: Task, recipe: Recipe) -> float:
-    model = build(network(WIDTHS[job.network]), 0)
+    model = build(network(job.network), 0)
     started = time.perf_counter()
-    train(
-        model, task, recipe, 0, torch.device(job.device)
-    )  # it reads its loss at the end, so it has finished
+    train(model, task, recipe, 0, torch.device(job.device))  # reads its loss at the end: it has finished
     return time.perf_counter() - started
 
 
@@ -194,6 +192,8 @@ def draw_throughput(info: ThroughputInfo) -> Figure:
 def main(
     networks: tuple[NetworkName, ...] = get_args(NetworkName),
     workers: tuple[int, ...] = (1, 2),
+    gpu_workers: tuple[int, ...] = (1, 2, 4, 8),
+    loops: tuple[Loop, ...] = get_args(Loop),
     examples: int = 4000,
     repeats: int = 5,
     out: Path = Path("runs/benchmarks"),
@@ -202,20 +202,24 @@ def main(
 
     Args:
         networks: Which networks, by their MACs.
-        workers: Numbers of processes that train at the same time.
+        workers: Numbers of processes that train at the same time on the CPU.
+        gpu_workers: The same on one GPU.
+        loops: What evo_topo is compared with, on the CPU and by one process on the GPU; compilation is
+            timed on the GPU alone.
         examples: Training examples of a child on the CPU; on a GPU it is five epochs.
         repeats: Times that everything is measured.
         out: Folder for throughput.json and the figure.
     """
-    if min(workers) < 1 or examples < 1 or repeats < 1:
+    if min((*workers, *gpu_workers, examples, repeats), default=1) < 1:
         raise ValueError("expected at least one worker, example and repeat")
-    loops: tuple[Loop, ...] = get_args(Loop)
+    loops = "evo_topo", *(loop for loop in loops if loop != "evo_topo")
     rates, note = [], "no GPU here: GPU figures are left out"
     for count in workers:
-        rates += measure(networks, loops[:3], count, "cpu", examples, repeats)
+        rates += measure(networks, [x for x in loops if x != "compiled"], count, "cpu", examples, repeats)
     if torch.cuda.is_available():
-        many = EPOCHS_ON_GPU * len(_data("cpu")[0].train.targets)
-        rates += measure(networks, loops, 1, "cuda", many, repeats)
+        many = EPOCHS_ON_GPU * TRAINING
+        for count in gpu_workers:
+            rates += measure(networks, loops if count == 1 else loops[:1], count, "cuda:0", many, repeats)
         note = f"GPU: {torch.cuda.get_device_name()}, {many:,} examples a child, compilation counted"
     info = ThroughputInfo(this_machine(), examples, repeats, rates, note)
     print(throughput_table(info))

@@ -15,7 +15,7 @@ from populations.presets import PRESETS
 
 def test_the_table_and_the_figure_hold_every_share() -> None:
     shares = {"training": 0.7, "evaluation": 0.05, "waiting, and the driver": 0.25}
-    info = PhasesInfo(this_machine(), "digits", 2, 12, 30.0, shares, 0.25)
+    info = PhasesInfo(this_machine(), "digits", ("cpu", "cpu"), 12, 30.0, shares, 0.25)
     text = phases_table(info)
     assert all(part in text for part in ("70.0%  training", "12 children", "25.0%  outside"))
     figure = draw_phases(info)
@@ -41,8 +41,9 @@ def test_shares_of_an_evolution_sum_to_one(polish: int) -> None:
         probe_examples=32,
         accuracy_floor=0.0,
         example_exponent=0.0,
+        workers=1,
     )
-    info = phases_info(pictures(300, 100, 10), config, 1)
+    info = phases_info(pictures(300, 100, 10), config)
     assert sum(info.shares.values()) == pytest.approx(1)
     assert info.children == 2 + bool(polish)
     assert {"training", "evaluation", "pricing", "inheritance"} <= info.shares.keys()

@@ -9,13 +9,13 @@ import pytest
 from analysis.benchmarks.driver import driver_info
 from analysis.benchmarks.scaling import ScalingInfo, command
 from analysis.benchmarks.stub import stub_prices
-from analysis.benchmarks.synthetic import WIDTHS, network
+from analysis.benchmarks.synthetic import network
 from evo_topo.cost import count_macs
 from evo_topo.mutation import propose
 
 
 def test_made_up_prices_lead_to_edits() -> None:
-    genome = network(WIDTHS["2 M"])
+    genome = network("2 M")
     prices = stub_prices(genome, random.Random(0))
     assert prices.are_finite
     assert len(prices.edits) > 8

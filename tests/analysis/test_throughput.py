@@ -7,7 +7,7 @@ import torch
 
 from analysis.benchmarks.loops import plain_network, seconds_by_hand
 from analysis.benchmarks.machine import this_machine
-from analysis.benchmarks.synthetic import WIDTHS, network, pictures
+from analysis.benchmarks.synthetic import LAYERS, NetworkName, network, pictures
 from analysis.benchmarks.throughput import (
     Rate,
     ThroughputInfo,
@@ -26,18 +26,18 @@ RATES = [
 ]
 
 
-@pytest.mark.parametrize("name", WIDTHS)
-def test_networks_by_hand_are_the_same_and_as_large_as_their_names(name: str) -> None:
-    genome = network(WIDTHS[name])
+@pytest.mark.parametrize("name", LAYERS)
+def test_networks_by_hand_are_the_same_and_as_large_as_their_names(name: NetworkName) -> None:
+    genome = network(name)
     assert count_macs(genome) == pytest.approx(1e6 * float(name.split()[0]), rel=0.1)
-    assert sum(p.numel() for p in plain_network(WIDTHS[name]).parameters()) == count_params(genome)
+    assert sum(p.numel() for p in plain_network(name).parameters()) == count_params(genome)
 
 
 @pytest.mark.parametrize("careful", [False, True])
 def test_loops_by_hand_learn(careful: bool) -> None:
     task = pictures(4000, 10, 200)
     torch.manual_seed(0)
-    model = plain_network(WIDTHS["0.5 M"])
+    model = plain_network("0.5 M")
     recipe = Recipe(examples=4000, learning_rate=0.1)
     assert seconds_by_hand(model, task.normalise(task.train.inputs), task.train.targets, recipe, careful) > 0
     with torch.no_grad():

@@ -16,7 +16,7 @@ from evo_topo.datasets import load_dataset
 from evo_topo.evaluation import evaluate, reestimate_batchnorm
 from evo_topo.recipe import Recipe
 from evo_topo.task import Task
-from evo_topo.training import index_batches, rate_factor, train
+from evo_topo.training import rate_factor, train
 from evo_topo.training_end import Diverged, Stopped
 
 
@@ -174,17 +174,6 @@ def test_one_step_is_sgd_by_hand(
         assert not torch.allclose(model.weight, reference.weight, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("count", "size"), [(10, 4), (10, 10), (3, 8)])
-def test_batches_walk_through_permutations(count: int, size: int) -> None:
-    steps = 3 * count
-    batches = list(index_batches(count, size, steps, torch.Generator().manual_seed(0)))
-    assert [b.shape for b in batches] == [(size,)] * steps
-    stream = torch.cat(batches)
-    epochs = stream[: len(stream) // count * count].view(-1, count)
-    assert torch.equal(epochs.sort(1).values, torch.arange(count).expand_as(epochs))
-    assert not torch.equal(epochs[0], epochs[1])
-
-
 def test_augmentation_is_refused_without_images(wine: Task) -> None:
     with pytest.raises(ValueError, match=r"expected images \(C, H, W\), got inputs \(13,\)"):
         train(mlp(), wine, Recipe(examples=64, learning_rate=0.1, flip=True), seed=0)
@@ -288,26 +277,3 @@ def test_digits_are_learned_on_a_gpu(digits: Task) -> None:
     assert all(map(torch.equal, before, (torch.get_rng_state(), torch.cuda.get_rng_state())))
     assert evaluate(model, digits.validation, digits).accuracy >= 0.95
     assert next(model.parameters()).is_cuda
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("flip", [False, True])
-def test_a_captured_step_gives_the_losses_of_a_launched_one(digits: Task, monkeypatch, flip) -> None:
-    recipe = Recipe(examples=2000, learning_rate=0.05, crop_padding=1, flip=flip)
-    losses, graphs = [], []
-    original = stepping.CapturedStep._captured
-
-    def captured(*arguments: object) -> object:
-        graphs.append(original(*arguments))
-        return graphs[-1]
-
-    monkeypatch.setattr(stepping.CapturedStep, "_captured", captured)
-    for kind in (stepping.CapturedStep, lambda step: step):
-        monkeypatch.setattr(training, "CapturedStep", kind)
-        with monkeypatch.context() as patch:
-            losses.append(noted(patch))
-            train(conv_net(), digits, recipe, seed=0, device=torch.device("cuda"))
-    assert len(graphs) == 1
-    assert graphs[0] is not None
-    assert losses[0] == pytest.approx(losses[1], rel=0.02)

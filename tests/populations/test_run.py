@@ -5,6 +5,7 @@ import statistics
 from pathlib import Path
 
 import pytest
+import torch
 
 from evo_topo import Genome
 from evo_topo.recipe import Recipe
@@ -297,3 +298,17 @@ def test_weights_to_start_from_need_inheritance(tmp_path):
     with pytest.raises(ConfigError, match="inherit"):
         evolve(small_config(tmp_path / "run", inherit=False), small_task(), small_founder(), weights={})
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_children_share_a_gpu(tmp_path):
+    config = small_config(tmp_path / "run", devices="cuda:0,cuda:0", workers=None, polish_examples=2048)
+    result = evolve(config, small_task(), small_founder())
+    individuals = load_run(result.run_dir)
+    assert {i.outcome.status for i in individuals} <= {"ok", "stopped"}
+    assert {i.outcome.device for i in individuals} == {"cuda:0"}
+    bred_from = {i.parent for i in individuals if i.edit is not None}
+    assert all(i.outcome.prices for i in individuals if i.id in bred_from)
+    assert not any(i.outcome.reason for i in individuals if i.outcome.status == "ok")
+    assert result.front[-1].test_accuracy > 0.5

@@ -47,6 +47,14 @@ def test_tasks_run_outside_the_driver_with_fixed_threads(tmp_path, workers):
     assert os.getpid() not in {pid for pid, _, _ in results}
 
 
+def test_a_worker_that_grows_is_kept(tmp_path):
+    slots = Slots(("cpu",), 1, tmp_path)
+    processes = [process for _, process in run_tasks(faults.grows, list(range(5)), slots)]
+    stop_workers()  # they hold the memory
+    assert len(processes) == 5
+    assert len(set(processes)) == 1
+
+
 def test_different_devices_are_held_one_at_a_time(tmp_path):
     slots = Slots(("cpu", "cpu:0"), 1, tmp_path)
     results = [result for _, result in run_tasks(faults.where, list(range(6)), slots)]
