@@ -115,13 +115,14 @@ class Config:
     """Training examples on which edits are priced."""
 
     workers: Optional[int] = None
-    """Children developed at once; None for one per listed GPU, or one per `threads` CPU cores."""
+    """Children developed at once; None for one per device listed, or one per `threads` CPU cores."""
 
     threads: int = 1
     """CPU threads per child; part of what makes a lineage reproducible."""
 
     devices: str = "auto"
-    """`auto`, `cpu`, or a list such as `cuda:0,cuda:1`; a device may be listed more than once."""
+    """`auto` (all GPUs, each as often as it has room for, or the CPU), `cpu`, or a list such as
+    `cuda:0,cuda:0,cuda:1`, each entry of which is room for one child."""
 
     data_dir: Optional[Path] = None
     """Folder to look for the data in first."""

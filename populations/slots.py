@@ -16,7 +16,10 @@ if sys.platform != "win32":
     import fcntl
 
 CHILDREN_PER_GPU = 4
-"""Children that share a GPU where nobody says how many; a small network leaves most of one idle."""
+"""Children that share a GPU where nobody says how many, and NVIDIA's Multi-Process Service does not run. Only
+one of them computes at a time: four fill each other's pauses, but train together as fast as one (on an H200)."""
+CHILDREN_PER_SHARED_GPU = 8
+"""The same where it runs: eight train 4.3 times as fast as one."""
 GPU_MEMORY_PER_CHILD = 4 * 2**30
 """Bytes that a child may come to need on a GPU: CUDA itself, data, and activations of a large evaluation."""
 SLOT_DEADLINE = 300.0
@@ -64,7 +67,7 @@ def resolve_devices(devices: str, workers: int | None, threads: int) -> tuple[st
     Args:
         devices: ``auto`` (every CUDA device, for as many children as it has room for, or the CPU), ``cpu``,
             or a comma-separated list.
-        workers: Number of slots; None for one per listed GPU, or one per `threads` CPU cores.
+        workers: Number of slots; None for one per device listed, or one per `threads` CPU cores.
         threads: CPU threads per child.
 
     Raises:
@@ -74,9 +77,7 @@ def resolve_devices(devices: str, workers: int | None, threads: int) -> tuple[st
 
     count, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0)) // threads
     if devices == "auto":
-        each = min(map(_children_with_memory, range(count)), default=0)
-        each = max(1, min(CHILDREN_PER_GPU, cores // max(count, 1), each))
-        listed = [f"cuda:{i}" for _ in range(each) for i in range(count)] or ["cpu"]
+        listed = [f"cuda:{i}" for i in range(count)] * _children_per_gpu(count, cores) or ["cpu"]
     else:
         listed = [name.strip() for name in devices.split(",")]
     known = {"cpu", *(f"cuda:{i}" for i in range(count))}
@@ -90,8 +91,24 @@ def resolve_devices(devices: str, workers: int | None, threads: int) -> tuple[st
     return tuple(listed[i % len(listed)] for i in range(workers))
 
 
-def _children_with_memory(gpu: int) -> int:
-    """Children for which the memory of a GPU suffices."""
+def _children_per_gpu(gpus: int, cores: int) -> int:
+    """Children for which each of some GPUs has memory and computes fast, and each of which has a CPU core."""
     import torch
 
-    return int(torch.cuda.get_device_properties(gpu).total_memory // GPU_MEMORY_PER_CHILD)
+    if not gpus:
+        return 0
+    memory = min(torch.cuda.get_device_properties(i).total_memory for i in range(gpus))
+    most = CHILDREN_PER_SHARED_GPU if is_service_running() else CHILDREN_PER_GPU
+    return max(1, min(most, memory // GPU_MEMORY_PER_CHILD, cores // gpus))
+
+
+def is_service_running() -> bool:
+    """Whether NVIDIA's Multi-Process Service runs: then processes that share a GPU compute side by side."""
+    folder = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
+    try:
+        os.kill(int((folder / "nvidia-cuda-mps-control.pid").read_text()), 0)
+    except PermissionError:  # somebody else's, which is open to all
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
