@@ -192,7 +192,8 @@ def print_plan(arguments: Arguments) -> None:
 
     task = load_dataset(config.preset, config.data_dir)
     founder = find_start(arguments)[0] or PRESETS[config.preset].founder()
-    print(config.to_json())
+    devices = resolve_devices(config.devices, config.workers, config.threads)
+    print(config.with_ahead(len(devices)).to_json())
     shape = " x ".join(map(str, task.input_shape))
     sizes = ", ".join(f"{len(getattr(task, s).targets):,} {s}" for s in ("train", "validation", "test"))
     print(f"data: {task.name}, inputs {shape}, {task.num_classes} classes, {sizes} examples")
@@ -200,7 +201,7 @@ def print_plan(arguments: Arguments) -> None:
         f"founder: {count_macs(founder):,} MACs, {count_flops(founder):,} FLOPs, "
         f"{count_params(founder):,} parameters\n{founder}"
     )
-    print(f"devices: {', '.join(resolve_devices(config.devices, config.workers, config.threads))}")
+    print(f"devices: {', '.join(devices)}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ Criterion = Literal["obd", "magnitude", "random"]
 
 CHANGEABLE = frozenset({"generations", "minutes", "workers", "devices", "data_dir", "run_dir"})
 """Fields that may differ when a run is resumed: they do not change which children are bred."""
+LEAST_AHEAD = 6
+"""So that up to six workers give the same lineage."""
 
 
 class ConfigError(ValueError):
@@ -51,8 +53,9 @@ class Config:
     offspring: int = 12
     """Children per generation (lambda)."""
 
-    ahead: int = 6
-    """A child is bred when all but this many before it are judged; 0 waits for whole generations."""
+    ahead: Optional[int] = None
+    """A child is bred when all but this many before it are judged, so no more than this and one are developed
+    at once; 0 waits for whole generations. None for the number of devices, but at least 6."""
 
     doubling: Optional[int] = None
     """Generations after which children train twice as long, up to the founder's examples; None for never."""
@@ -137,7 +140,8 @@ class Config:
         for name in (*counts, "threads"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("polish_examples", "ahead"):
-            self._check(name, getattr(self, name) >= 0, "at least 0")
+            value = getattr(self, name)
+            self._check(name, value is None or value >= 0, "at least 0")
         for name in ("generations", "workers", "doubling"):
             value = getattr(self, name)
             self._check(name, value is None or value >= 1, "at least 1")
@@ -150,6 +154,15 @@ class Config:
     def _check(self, name: str, fine: bool, expected: str) -> None:
         if not fine:
             raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)}")
+
+    def with_ahead(self, slots: int) -> Config:
+        """The same, with a number for `ahead`.
+
+        Args:
+            slots: Children that can be developed at once.
+        """
+        ahead = max(LEAST_AHEAD, slots) if self.ahead is None else self.ahead
+        return dataclasses.replace(self, ahead=ahead)
 
     def to_json(self) -> str:
         """The configuration as JSON text."""

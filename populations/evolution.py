@@ -86,7 +86,7 @@ class Evolution:
         slots: Slots,
         report: Report,
     ) -> None:
-        self.config = config
+        self.config = config = config.with_ahead(len(slots.devices))
         self.founder = founder
         self.lineage = lineage
         self.report = report
@@ -143,7 +143,7 @@ class Evolution:
     def _places(self) -> Iterator[Place]:
         """Every child to come, as long as there are generations or there is time for it."""
         config, first = self.config, self.generations.last + 1
-        base = max(self.lineage.polished(), default=0)
+        base, ahead = max(self.lineage.polished(), default=0), config.ahead or 0
         ids = count(self.memory.first_id(first))
         for generation in (
             count(first) if config.generations is None else range(first, config.generations + 1)
@@ -151,7 +151,7 @@ class Evolution:
             for index in range(config.offspring):
                 if not self.schedule.has_time(self.generations.finalists):
                     return
-                behind = max(0, math.ceil((config.ahead - index) / config.offspring))
+                behind = max(0, math.ceil((ahead - index) / config.offspring))
                 yield Place(next(ids), generation, max(base, generation - 1 - behind))
 
     def _is_ready(self, source: int) -> bool:

@@ -96,7 +96,7 @@ class Generations:
         self.lineage.set_population(generation, ids, elapsed, is_polish)
         self.survivors[generation] = ids
         self._record(generation)
-        reach = 1 + math.ceil(self.config.ahead / self.config.offspring)
+        reach = 1 + math.ceil((self.config.ahead or 0) / self.config.offspring)
         sources = range(generation if is_polish else generation - reach, generation + 1)
         kept = {i for source in sources for i in self.survivors.get(source, [])}
         for path in weights_path(self.lineage.run_dir, 0).parent.glob("*.safetensors"):

@@ -59,7 +59,7 @@ def evolve(
     devices = resolve_devices(config.devices, config.workers, config.threads)
     if weights is not None and not config.inherit:
         raise ConfigError("inherit: without it nobody keeps the weights given to start from; leave one out")
-    run_dir = _prepare_folder(config, resume)
+    config, run_dir = _prepare_folder(config, resume, len(devices))
     slots = Slots(devices, config.threads, run_dir / "slots")
     with _only_driver(run_dir), Lineage(run_dir) as lineage:
         try:
@@ -102,21 +102,24 @@ def _silent(_: Progress) -> None:
     pass
 
 
-def _prepare_folder(config: Config, resume: bool) -> Path:
-    """The run's folder, with its configuration stored in it."""
+def _prepare_folder(config: Config, resume: bool, slots: int) -> tuple[Config, Path]:
+    """The run's folder, and its configuration, which is stored in it."""
     run_dir = config.run_dir or free_folder(config.preset)
     if resume:
         if config.run_dir is None:
             raise ConfigError("run_dir: expected the folder of the run to resume, got none")
-        config.check_resumable(load_config(run_dir))
+        stored = load_config(run_dir)
+        config = config if config.ahead is not None else dataclasses.replace(config, ahead=stored.ahead)
+        config.check_resumable(stored)
     elif (run_dir / DATABASE).exists():
         raise ConfigError(f"run_dir: {run_dir} holds a run already; resume it, or choose another folder")
+    config = dataclasses.replace(config.with_ahead(slots), run_dir=run_dir)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_whole(run_dir / "config.json", dataclasses.replace(config, run_dir=run_dir).to_json())
+        write_whole(run_dir / "config.json", config.to_json())
     except OSError as error:
         raise ConfigError(f"run_dir: {run_dir} cannot be written: {error.strerror}") from None
-    return run_dir
+    return config, run_dir
 
 
 def free_folder(preset: PresetName) -> Path:

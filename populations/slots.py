@@ -16,8 +16,8 @@ if sys.platform != "win32":
     import fcntl
 
 CHILDREN_PER_GPU = 4
-"""Children that share a GPU where nobody says how many, and NVIDIA's Multi-Process Service does not run. Only
-one of them computes at a time: four fill each other's pauses, but train together as fast as one (on an H200)."""
+"""Children that share a GPU where nobody says how many, and NVIDIA's Multi-Process Service does not run: only
+one of them computes at a time. Four fill each other's pauses; they train as fast as one (on an H200)."""
 CHILDREN_PER_SHARED_GPU = 8
 """The same where it runs: eight train 4.3 times as fast as one."""
 GPU_MEMORY_PER_CHILD = 4 * 2**30

@@ -19,6 +19,7 @@ def test_json_round_trip(name):
         ("generations", 0),
         ("parents", 0),
         ("offspring", -1),
+        ("ahead", -1),
         ("workers", 0),
         ("threads", 0),
         ("minutes", -1.0),
@@ -54,6 +55,12 @@ def test_neither_generations_nor_minutes_is_refused():
 def test_bad_json_is_a_config_error(text):
     with pytest.raises(ConfigError, match="not a configuration"):
         Config.from_json(text)
+
+
+@pytest.mark.parametrize(("asked", "slots", "ahead"), [(None, 2, 6), (None, 32, 32), (0, 32, 0), (9, 2, 9)])
+def test_many_devices_are_kept_busy_unless_told_otherwise(asked, slots, ahead):
+    config = dataclasses.replace(PRESETS["digits"].config, ahead=asked)
+    assert config.with_ahead(slots) == dataclasses.replace(config, ahead=ahead)
 
 
 def test_resuming_may_change_only_what_does_not_breed():

@@ -17,6 +17,7 @@ from populations.hurdles import Outlook, hurdle_for, lowest_losses
 from populations.individual import Individual
 from populations.lineage import Lineage, replay
 from populations.progress import Progress
+from populations.run import load_config
 from tests.small import small_config, small_founder, small_task
 
 
@@ -137,6 +138,13 @@ def test_children_are_bred_from_the_population_that_their_number_names(tmp_path,
     for child in individuals[1:]:
         known = [g for g in populations if g * offspring <= max(0, child.id - 1 - ahead)]
         assert child.parent in populations[max(g for g in known if g < child.generation)]
+
+
+def test_a_resumed_run_breeds_as_far_ahead_as_it_was_begun(finished):
+    config = small_config(finished[0].run_dir, generations=3, workers=9)
+    assert config.ahead is None
+    evolve(config, small_task(), resume=True)
+    assert load_config(finished[0].run_dir).ahead == 6
 
 
 @pytest.mark.parametrize(
