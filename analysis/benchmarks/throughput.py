@@ -32,6 +32,7 @@ from evo_topo.recipe import Recipe
 from evo_topo.task import Task
 from evo_topo.training import train
 from populations.presets import PRESETS
+from populations.slots import is_service_running
 
 PROG = "python -m analysis.benchmarks.throughput"
 Loop = Literal["evo_topo", "plain", "careful", "compiled"]
@@ -220,7 +221,11 @@ def main(
         many = EPOCHS_ON_GPU * TRAINING
         for count in gpu_workers:
             rates += measure(networks, loops if count == 1 else loops[:1], count, "cuda:0", many, repeats)
-        note = f"GPU: {torch.cuda.get_device_name()}, {many:,} examples a child, compilation counted"
+        sharing = "compute side by side" if is_service_running() else "take turns"
+        note = (
+            f"GPU: {torch.cuda.get_device_name()}, {many:,} examples a child, capture and compilation counted; "
+            f"processes that share it {sharing}"
+        )
     info = ThroughputInfo(this_machine(), examples, repeats, rates, note)
     print(throughput_table(info))
     out.mkdir(parents=True, exist_ok=True)
