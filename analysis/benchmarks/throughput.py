@@ -223,8 +223,8 @@ def main(
             rates += measure(networks, loops if count == 1 else loops[:1], count, "cuda:0", many, repeats)
         sharing = "compute side by side" if is_service_running() else "take turns"
         note = (
-            f"GPU: {torch.cuda.get_device_name()}, {many:,} examples a child, capture and compilation counted; "
-            f"processes that share it {sharing}"
+            f"GPU: {torch.cuda.get_device_name()}, {many:,} examples a child, capture and compilation "
+            f"counted; processes that share it {sharing}"
         )
     info = ThroughputInfo(this_machine(), examples, repeats, rates, note)
     print(throughput_table(info))
