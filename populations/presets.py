@@ -63,7 +63,7 @@ PRESETS: dict[PresetName, Preset] = {
             example_exponent=0.25,
             polished=8,
             doubling=10,
-            accuracy_floor=0.8,
+            accuracy_floor=0.7,
         ),
     ),
     "cifar10": Preset(
