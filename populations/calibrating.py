@@ -10,6 +10,10 @@ from evo_topo.calibration import Calibration
 from populations.hurdles import Outlook
 from populations.individual import Individual
 
+ALIKE = 2
+"""Times as many examples as any edited child, up to which further training says what children gain by it.
+Those who are polished train for far longer, and gain far more."""
+
 
 class Lesson(NamedTuple):
     """What one child taught.
@@ -20,6 +24,7 @@ class Lesson(NamedTuple):
         before: Its parent's validation loss.
         halfway: Its training loss at half-time; None where its training was too short to tell.
         loss: Its validation loss; None where it was stopped.
+        examples: Training examples that it saw.
     """
 
     kind: str | None
@@ -27,6 +32,7 @@ class Lesson(NamedTuple):
     before: float
     halfway: float | None
     loss: float | None
+    examples: int
 
     def change(self, outlook: Outlook | None) -> float | None:
         """Its validation loss minus its parent's: if it was stopped, as expected; None where none can be."""
@@ -46,7 +52,8 @@ def lesson_of(child: Individual, parent: Individual | None) -> Lesson | None:
     predicted = child.predicted_loss_change
     if predicted is not None:
         predicted += child.promised_loss_change or 0.0
-    return Lesson(kind, predicted, parent.outcome.loss, outcome.halfway_loss, outcome.loss)
+    losses = parent.outcome.loss, outcome.halfway_loss, outcome.loss
+    return Lesson(kind, predicted, *losses, outcome.examples)
 
 
 def outlook_from(lessons: Iterable[Lesson]) -> Outlook | None:
@@ -65,13 +72,14 @@ def calibration_from(lessons: Iterable[Lesson]) -> Calibration:
     """Learns from every child whose edit had a price; the same lessons give the same calibration.
 
     What a child gains by training alone says nothing of its edit, so the mean change of those that only
-    trained on is taken out. Those that were stopped count with the loss that was expected of them: without
-    them, their kinds of edits would look better than they are.
+    trained on, for about as long, is taken out. Those that were stopped count with the loss that was
+    expected of them: without them, their kinds of edits would look better than they are.
     """
     lessons = list(lessons)
     outlook = outlook_from(lessons)
     changes = [(lesson, change) for lesson in lessons if (change := lesson.change(outlook)) is not None]
-    drift = [change for lesson, change in changes if lesson.kind is None]
+    most = ALIKE * max((lesson.examples for lesson in lessons if lesson.kind is not None), default=0)
+    drift = [change for lesson, change in changes if lesson.kind is None and lesson.examples <= most]
     usual = fmean(drift) if drift else 0.0
     return Calibration.fit(
         (lesson.kind, lesson.predicted, change - usual)
