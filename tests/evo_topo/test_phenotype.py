@@ -42,7 +42,6 @@ def test_seed_decides_the_weights_and_nothing_else_changes(genome):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_random_state_of_the_gpu_stays():
     torch.cuda.manual_seed(3)
     before = torch.cuda.get_rng_state()

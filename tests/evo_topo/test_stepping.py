@@ -66,7 +66,6 @@ def test_tables_change_nothing(digits: Task, recipe: Recipe, taught: bool) -> No
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("taught", [False, True])
 def test_a_captured_step_gives_the_losses_of_a_launched_one(
@@ -82,7 +81,6 @@ def test_a_captured_step_gives_the_losses_of_a_launched_one(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_each_replay_draws_its_own_dropout(digits: Task) -> None:
     recipe = Recipe(examples=64 * 20, learning_rate=1e-9, warmup=0)
     task, model = digits.to("cuda"), small_net(dropout=0.5).cuda()
@@ -99,7 +97,6 @@ def test_each_replay_draws_its_own_dropout(digits: Task) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_what_cannot_be_captured_is_launched(digits: Task) -> None:
     class Waits(nn.Module):
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -267,7 +267,6 @@ def test_bfloat16_training_learns_and_leaves_float32_weights(digits: Task, monke
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_digits_are_learned_on_a_gpu(digits: Task) -> None:
     model, device = conv_net(dropout=0.1), torch.device("cuda")
     before = torch.get_rng_state(), torch.cuda.get_rng_state()

@@ -309,7 +309,6 @@ def test_weights_to_start_from_need_inheritance(tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_children_share_a_gpu(tmp_path):
     config = small_config(tmp_path / "run", devices="cuda:0,cuda:0", workers=None, polish_examples=2048)
     result = evolve(config, small_task(), small_founder())
