@@ -5,7 +5,6 @@ import statistics
 from pathlib import Path
 
 import pytest
-import torch
 
 from evo_topo import Genome
 from evo_topo.recipe import Recipe
