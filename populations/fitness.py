@@ -122,8 +122,9 @@ def spread_front(
         accuracy: Of an item.
         cost: Of an item.
         tolerance: An item stays if no cheaper one is more accurate by more than this.
-        most: Number of items to keep; of the two nearest in cost (as a ratio) the less accurate goes, but
-            never the cheapest or the costliest of all, as long as two are left.
+        most: Number of items to keep. The cheapest and the costliest stay, as long as two do; of whoever has
+            the least room between its neighbours in cost (as ratios), and the nearer of these, the less
+            accurate goes.
     """
     kept: list[T] = []
     best = -math.inf
@@ -132,13 +133,15 @@ def spread_front(
             kept.append(item)
         best = max(best, accuracy(item))
     sizes = np.log([max(cost(item), 1.0) for item in kept])
-    while len(kept) > most:
-        nearest = int(np.argmin(np.diff(sizes)))
-        inner = [i for i in (nearest, nearest + 1) if 0 < i < len(kept) - 1] or [0, len(kept) - 1]
+    while len(kept) > max(most, 2):
+        crowded = 1 + int(np.argmin(sizes[2:] - sizes[:-2]))
+        left, right = np.diff(sizes[crowded - 1 : crowded + 2])
+        nearer = crowded - 1 if left < right else crowded + 1
+        inner = [i for i in (crowded, nearer) if 0 < i < len(kept) - 1]
         worse = min(inner, key=lambda i: accuracy(kept[i]))
         del kept[worse]
         sizes = np.delete(sizes, worse)
-    return kept
+    return kept if most > 1 else [max(kept, key=accuracy)]
 
 
 def pareto_front(items: Sequence[T], accuracy: Callable[[T], float], cost: Callable[[T], float]) -> list[T]:

@@ -53,10 +53,10 @@ def test_a_spread_front_is_short_and_near_the_front(points, tolerance, most):
     assert spread == sorted(spread, key=lambda p: p[1])
 
 
-def test_of_the_two_nearest_in_cost_the_less_accurate_goes_but_the_ends_stay():
-    points = [(0.90, 90), (0.91, 300), (0.92, 320), (0.93, 340), (0.94, 9000), (0.95, 9100)]
-    for most, gone in ((5, {4}), (4, {4, 2}), (3, {4, 2, 1}), (2, {4, 1, 2, 3}), (1, {4, 1, 2, 3, 0})):
-        got = spread_front(points, lambda p: p[0], lambda p: p[1], 0.0, most)
+def test_of_two_in_a_crowd_the_less_accurate_goes_but_the_ends_stay():
+    points = [(0.90, 100), (0.91, 300), (0.93, 340), (0.92, 350), (0.94, 5000), (0.95, 9000)]
+    for most, gone in ((5, {3}), (4, {3, 1}), (3, {3, 1, 4}), (2, {3, 1, 4, 2}), (1, {0, 1, 2, 3, 4})):
+        got = spread_front(points, lambda p: p[0], lambda p: p[1], 0.02, most)
         assert got == [p for i, p in enumerate(points) if i not in gone]
     assert spread_front([(0.9, 100), (0.895, 200)], lambda p: p[0], lambda p: p[1], 0.01, 6) != [(0.9, 100)]
 
