@@ -37,6 +37,7 @@ PRESETS: dict[PresetName, Preset] = {
             generations=15,
             parents=10,
             offspring=5,
+            ahead=6,  # so that every computer breeds the same children, however many cores it has
             growth=0.1,
             train_on=0.05,
             screened=2,

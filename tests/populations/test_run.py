@@ -140,8 +140,7 @@ def test_children_are_bred_from_the_population_that_their_number_names(tmp_path,
 
 
 def test_a_resumed_run_breeds_as_far_ahead_as_it_was_begun(finished):
-    config = small_config(finished[0].run_dir, generations=3, workers=9)
-    assert config.ahead is None
+    config = small_config(finished[0].run_dir, generations=3, workers=9, ahead=None)
     evolve(config, small_task(), resume=True)
     assert load_config(finished[0].run_dir).ahead == 6
 
