@@ -1,6 +1,15 @@
-"""Whether bfloat16 pays on a device."""
+"""Computing in bfloat16: whether it pays on a device, and copies of the weights to compute with."""
+
+from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
+
+from evo_topo.sampling import SamplingConv1d, SamplingConv2d
+
+_LAYERS = {nn.Linear, nn.Conv1d, nn.Conv2d, SamplingConv1d, SamplingConv2d}
+"""Layers that autocast lets compute in bfloat16 and that do nothing else with their weights. Their subclasses
+may, as binary layers do."""
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -12,3 +21,54 @@ def has_fast_bfloat16(device: torch.device) -> bool:
         found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
     return False
+
+
+class Bfloat16Copies:
+    """Copies of a network's weights that stand in their place while it trains.
+
+    The weights proper stay float32 and are what an optimiser moves (mixed precision: Micikevicius et al.
+    2018). Autocast computes the same, but casts weight by weight: here one call casts all of them, and one
+    call all of their gradients.
+
+    Args:
+        model: The network; until `close` its linear and convolutional layers hold the copies.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._places: list[tuple[nn.Module, str, nn.Parameter]] = []
+        copies: dict[nn.Parameter, nn.Parameter] = {}  # one for each weight, whoever shares it
+        for module in model.modules():
+            for name, weight in module._parameters.items() if type(module) in _LAYERS else ():
+                if weight is not None and weight.requires_grad and weight.dtype == torch.float32:
+                    copies.setdefault(weight, nn.Parameter(weight.detach().to(torch.bfloat16)))
+                    self._places.append((module, name, weight))
+        for module, name, weight in self._places:
+            setattr(module, name, copies[weight])
+        self._weights: list[Tensor] = list(copies)
+        self._copies = list(copies.values())
+        self._gradients = [torch.empty_like(weight) for weight in self._weights]
+
+    def refresh(self) -> None:
+        """Casts the weights anew, and forgets the gradients of the copies."""
+        for copy in self._copies:
+            copy.grad = None
+        if self._copies:
+            torch._foreach_copy_([copy.detach() for copy in self._copies], self._weights)
+
+    def hand_over(self) -> None:
+        """Gives the weights the gradients of their copies, in float32; none to those whose copy has none."""
+        given: list[Tensor] = []
+        taken: list[Tensor] = []
+        for weight, copy, gradient in zip(self._weights, self._copies, self._gradients, strict=True):
+            weight.grad = None if copy.grad is None else gradient
+            if copy.grad is not None:
+                given.append(gradient)
+                taken.append(copy.grad)
+        if given:
+            torch._foreach_copy_(given, taken)
+
+    def close(self) -> None:
+        """Puts the weights proper back where they belong."""
+        for module, name, weight in self._places:
+            weight.grad = None
+            setattr(module, name, weight)

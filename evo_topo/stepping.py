@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from evo_topo.augmentation import shift_and_flip
 from evo_topo.batches import Batches
-from evo_topo.bfloat16 import has_fast_bfloat16
+from evo_topo.bfloat16 import Bfloat16Copies, has_fast_bfloat16
 from evo_topo.binary import clip_latent, latent_weights
 from evo_topo.distillation import Teaching
 from evo_topo.recipe import Recipe
@@ -29,7 +29,8 @@ def stepper(model: nn.Module, task: Task, recipe: Recipe, teaching: Teaching | N
 class Step:
     """One step, launched operation by operation.
 
-    Each call trains on the next of the batches that were loaded before.
+    Each call trains on the next of the batches that were loaded before. While it is open, layers may hold
+    copies of their weights.
 
     Args:
         model: Network in training mode, on the device of the task.
@@ -51,6 +52,7 @@ class Step:
             self._rate = torch.tensor(recipe.learning_rate, device=self.device)
         self.optimiser = _optimiser(model, recipe, self._rate)
         self._latent = latent_weights(model)
+        self._copies = Bfloat16Copies(model) if has_fast_bfloat16(self.device) else None
 
     def set_rate(self, rate: float) -> None:
         """Sets the learning rate of the next step."""
@@ -82,6 +84,7 @@ class Step:
         """
         recipe, device = self.recipe, self.device
         inputs, targets = self.task.train.inputs[index], self.task.train.targets[index]
+        self.forget_gradients()
         if moves is not None:
             inputs = shift_and_flip(inputs, moves, recipe.crop_padding)
         # no cache of casts: it would keep what belongs to a capture
@@ -93,11 +96,23 @@ class Step:
             loss = functional.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
         else:
             loss = self.teaching.loss(logits, targets, index, recipe.label_smoothing)
-        self.optimiser.zero_grad()
         torch.autograd.backward(loss)
+        if self._copies:
+            self._copies.hand_over()
         self.optimiser.step()
         clip_latent(self._latent)
         return loss.detach()
+
+    def forget_gradients(self) -> None:
+        """Lets the next step allocate its gradients anew."""
+        self.optimiser.zero_grad()
+        if self._copies:
+            self._copies.refresh()
+
+    def close(self) -> None:
+        """Gives the layers their weights back."""
+        if self._copies:
+            self._copies.close()
 
 
 class TabledStep:
@@ -117,7 +132,7 @@ class TabledStep:
     def __init__(self, step: Step) -> None:
         recipe, integers = step.recipe, partial(torch.zeros, dtype=torch.int64, device=step.device)
         self.step = step
-        self.set_rate = step.set_rate
+        self.set_rate, self.close = step.set_rate, step.close
         self._index = integers((self.rows, recipe.batch_size))
         is_moved = recipe.crop_padding or recipe.flip
         self._moves = integers((self.rows, recipe.batch_size, 3)) if is_moved else None
@@ -185,7 +200,7 @@ class CapturedStep(TabledStep):
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:
         """Captures the step, which runs nothing; None where that is impossible."""
-        self.step.optimiser.zero_grad()  # so that gradients are allocated where the graph finds them
+        self.step.forget_gradients()  # so that gradients are allocated where the graph finds them
         generator = torch.cuda.default_generators[torch.cuda.current_device()]
         kept, graph = generator.clone_state(), torch.cuda.CUDAGraph()
         try:

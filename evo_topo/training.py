@@ -4,17 +4,18 @@ import math
 import time
 from collections import deque
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from evo_topo.batches import draw_batches
+from evo_topo.batches import Batches, draw_batches
 from evo_topo.distillation import Teaching
 from evo_topo.evaluation import device_of
 from evo_topo.hooks import in_mode
 from evo_topo.recipe import Recipe
-from evo_topo.stepping import stepper
+from evo_topo.stepping import CapturedStep, Step, stepper
 from evo_topo.task import Task
 from evo_topo.training_end import Diverged, Stopped, TrainingResult
 
@@ -65,9 +66,15 @@ def train(
     started = time.perf_counter()
     device = device or device_of(model)
     model.to(device).to(memory_format=torch.channels_last)
-    with in_mode(model, training=True), _own_randomness(device, seed):
+    with (
+        in_mode(model, training=True),
+        _uncounted(model),
+        _own_randomness(device, seed),
+        closing(stepper(model, task.to(device), recipe, teaching)) as step,
+    ):
         generator = torch.Generator(device).manual_seed(seed)
-        steps = _steps(model, task.to(device), recipe, generator, teaching, started + seconds)
+        batches = draw_batches(len(task.train.targets), recipe, step.rows, generator)
+        steps = _steps(step, batches, recipe, started + seconds)
         # each look waits for the device: a GPU has an epoch's steps to run before
         every = _CHECK_EVERY if device.type == "cpu" else len(task.train.targets) // recipe.batch_size
         limit = 10 * math.log(task.num_classes)
@@ -121,17 +128,11 @@ def _mean(losses: Collection[Tensor], step: int, limit: float) -> float:
 
 
 def _steps(
-    model: nn.Module,
-    task: Task,
-    recipe: Recipe,
-    generator: torch.Generator,
-    teaching: Teaching | None,
-    deadline: float,
+    step: Step | CapturedStep, drawn: Iterator[Batches], recipe: Recipe, deadline: float
 ) -> Iterator[Tensor]:
     """Trains step by step until a time of `perf_counter`; yields each step's loss (), still on the device."""
     begun, number = time.perf_counter(), 0
-    step = stepper(model, task, recipe, teaching)
-    for batches in draw_batches(len(task.train.targets), recipe, step.rows, generator):
+    for batches in drawn:
         step.load(batches)
         for _ in batches.examples:
             place = max(number, recipe.steps * _spent(begun, deadline)) if number else 0
@@ -157,6 +158,23 @@ def rate_factor(step: float, steps: int, warmup: float) -> float:
     """
     rising = round(warmup * steps)
     return (step + 1) / rising if step < rising else (steps - step) / (steps - rising)
+
+
+@contextmanager
+def _uncounted(model: nn.Module) -> Iterator[None]:
+    """Spares BatchNorm layers the count of their batches, which none with a fixed momentum reads.
+
+    It would be one more operation per layer and step.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.momentum is not None]
+    counts = [norm.num_batches_tracked for norm in norms]
+    for norm in norms:
+        norm.num_batches_tracked = None
+    try:
+        yield
+    finally:
+        for norm, count in zip(norms, counts, strict=True):
+            norm.num_batches_tracked = count
 
 
 @contextmanager

@@ -79,7 +79,8 @@ class Config:
     """Share of a timed run that is left for them; they train for as long as it allows."""
 
     distill: float = 0.0
-    """Share of their loss that is the distance from the answers of the best network so far; 0 for none."""
+    """Share of their loss that is the distance from a teacher's answers, 0 for none: the founder for
+    comparison teaches or, without one, the costliest of them; it trains first."""
 
     compare: bool = True
     """Train the founder in one go for comparison, as long as the front; else the front has the time."""

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
 
+from evo_topo.genome import Genome
 from populations.births import further_training
 from populations.config import Config
-from populations.dispatch import Dispatch
+from populations.dispatch import Dispatch, EvolutionError
 from populations.generations import Generations
 from populations.individual import Individual
-from populations.orders import Teacher
-from populations.reference import reference_order
+from populations.orders import Order, Teacher
+from populations.reference import reference_from, reference_order
 from populations.schedule import Finalists, Schedule
 from populations.timing import makespan
 
@@ -81,8 +82,8 @@ def polish(
 ) -> None:
     """One more generation, in which every promising survivor has a child that trains on for longer.
 
-    The founder for comparison trains beside them. Those that take longest come first: none is waited for
-    alone.
+    The founder for comparison trains beside them, or before them if they learn from it. Those that take
+    longest come first: none is waited for alone.
 
     Args:
         config: Of the run.
@@ -90,33 +91,64 @@ def polish(
         schedule: Of the run.
         dispatch: Has them developed.
         wait: Given how many there are, waits for some orders and tells which.
+
+    Raises:
+        EvolutionError: When the founder for comparison, which is to teach, cannot be trained.
     """
     generation, finalists = generations.last + 1, generations.finalists
     ids = count(generations.memory.first_id(generation))
     births = {parent.id: further_training(parent, next(ids), generation) for parent in finalists.promising}
     plan, seconds = PolishPlan(schedule, finalists), schedule.polish_seconds
     waiting = sorted(finalists.promising, key=lambda parent: -seconds(parent, plan.first_examples))
-    teacher = _teacher(config, generations) if config.distill else None
+
+    def begin(parent: Individual, examples: int, teacher: Teacher | None = None) -> None:
+        birth, foreseen = births[parent.id], seconds(parent, examples)
+        scaled, limit = partial(schedule.scaled, examples), plan.limit(foreseen)
+        if dispatch.submit(birth, scaled, teacher=teacher, seconds=limit):
+            plan.begin(birth.id, foreseen)
+
+    def finish() -> None:
+        while dispatch.crew.is_busy:
+            plan.finish(wait(len(births)))
+
+    teacher = None
     if config.compare:
         examples = schedule.reference_examples(finalists, plan.first_examples)
         order = reference_order(config, generations.founder, dispatch.lineage.run_dir, examples)
         if not order.read_outcome():
             dispatch.crew.submit(order)
             plan.begin(order.id, schedule.reference_seconds(examples))
+        if config.distill:
+            finish()
+            teacher = _teacher(config, _developed(order, generations.founder))
+    elif config.distill and waiting:
+        best = finalists.promising[-1]
+        waiting.remove(best)
+        begin(best, plan.first_examples)
+        finish()
+        polished = generations.memory.individuals[births[best.id].id]
+        teacher = _teacher(config, polished if polished.is_alive else best)
     while waiting or dispatch.crew.is_busy:
         while waiting and dispatch.crew.has_free_slot:
-            examples, parent = plan.examples(waiting), waiting.pop(0)
-            scaled, foreseen = partial(schedule.scaled, examples), seconds(parent, examples)
-            birth = births[parent.id]
-            if dispatch.submit(birth, scaled, teacher=teacher, seconds=plan.limit(foreseen)):
-                plan.begin(birth.id, foreseen)
+            examples = plan.examples(waiting)
+            begin(waiting.pop(0), examples, teacher)
         if dispatch.crew.is_busy:
             plan.finish(wait(len(births)))
     children = [birth.id for birth in births.values()]
     generations.select(generation, children, schedule.elapsed, is_polish=True)
 
 
-def _teacher(config: Config, generations: Generations) -> Teacher:
-    """The most accurate survivor, for those who are polished to learn from, and itself among them."""
-    best = generations.front[-1]
-    return Teacher(best.id, best.genome.to_json(), best.outcome.weights_sha256, config.distill)
+def _developed(order: Order, founder: Genome) -> Individual:
+    """The founder for comparison, once its order is done."""
+    outcome = order.read_outcome()
+    if outcome is None:  # a failure is not left on disk
+        raise EvolutionError(
+            "the founder could not be trained for comparison, so nobody can learn from it; lower the "
+            "learning rate, or leave out distill"
+        )
+    return reference_from(outcome, founder)
+
+
+def _teacher(config: Config, network: Individual) -> Teacher:
+    """A network, for those who are polished to learn from."""
+    return Teacher(network.id, network.genome.to_json(), network.outcome.weights_sha256, config.distill)

@@ -213,6 +213,8 @@ def main(
     """
     if min((*workers, *gpu_workers, examples, repeats), default=1) < 1:
         raise ValueError("expected at least one worker, example and repeat")
+    if not workers and not torch.cuda.is_available():
+        raise ValueError("workers: there is no GPU here; expected numbers of processes on the CPU, got none")
     loops = "evo_topo", *(loop for loop in loops if loop != "evo_topo")
     rates, note = [], "no GPU here: GPU figures are left out"
     for count in workers:

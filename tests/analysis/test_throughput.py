@@ -56,8 +56,19 @@ def test_the_table_holds_every_rate() -> None:
     draw_throughput(info).draw_without_rendering()
 
 
-def test_bad_input_ends_in_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--repeats", "0"], "expected at least one worker"), (["--workers"], "workers: there is no GPU here")],
+)
+def test_bad_input_ends_in_one_message(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit) as error:
-        command(["--repeats", "0", "--out", str(tmp_path)])
+        command([*options, "--out", str(tmp_path)])
     assert error.value.code == 2
-    assert "expected at least one worker" in capsys.readouterr().err
+    assert message in capsys.readouterr().err

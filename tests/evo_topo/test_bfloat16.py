@@ -1,7 +1,49 @@
+import copy
+
 import pytest
 import torch
+from torch import nn
 
-from evo_topo.bfloat16 import has_fast_bfloat16
+from evo_topo.bfloat16 import Bfloat16Copies, has_fast_bfloat16
+from evo_topo.binary import BinaryConv2d
+
+
+class Net(nn.Module):
+    """Layers with copies, layers without, a weight that two share, and a layer that nobody asks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.binary = BinaryConv2d(8, 8, 3, padding=1)
+        self.head, self.again, self.idle = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.again.weight = self.head.weight
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        maps = self.binary(self.norm(self.conv(inputs)).relu())
+        return self.again(self.head(maps.mean((2, 3))).relu())
+
+
+def net() -> Net:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Net()
+
+
+def batch() -> torch.Tensor:
+    return torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def backward(model: nn.Module, inputs: torch.Tensor) -> None:
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        loss = model(inputs).float().square().mean()
+    loss.backward()
+
+
+def plain_gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What autocast alone gives."""
+    backward(model, batch())
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
 @pytest.mark.parametrize(
@@ -16,3 +58,60 @@ from evo_topo.bfloat16 import has_fast_bfloat16
 def test_bfloat16_is_used_where_the_processor_has_it(monkeypatch, found, expected) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
     assert has_fast_bfloat16(torch.device("cpu")) is expected
+
+
+def test_copies_give_the_gradients_of_autocast() -> None:
+    plain, model = net(), net()
+    weights = dict(model.named_parameters())
+    copies = Bfloat16Copies(model)
+    for _ in range(2):  # the second time from weights that have moved, and without the first gradients
+        expected = plain_gradients(plain)
+        copies.refresh()
+        backward(model, batch())
+        copies.hand_over()
+        for name, weight in weights.items():
+            found = weight.grad
+            if name.startswith("idle"):
+                assert found is None
+            elif name == "head.weight":  # of two uses, summed in bfloat16
+                torch.testing.assert_close(found, expected[name], rtol=0.02, atol=1e-4)
+            else:
+                assert found is not None
+                assert found.dtype == torch.float32
+                assert torch.equal(found, expected[name])
+        with torch.no_grad():
+            for one in (*plain.parameters(), *weights.values()):
+                one.mul_(0.9)
+                one.grad = None
+
+
+def test_weights_come_back_as_they_were() -> None:
+    model = net()
+    before, values = dict(model.named_parameters()), copy.deepcopy(model.state_dict())
+    copies = Bfloat16Copies(model)
+    held = dict(model.named_parameters())
+    assert {name for name in held if held[name].dtype == torch.bfloat16} == {
+        *("conv.weight", "conv.bias", "head.weight", "head.bias", "again.bias", "idle.weight", "idle.bias")
+    }
+    assert model.again.weight is model.head.weight
+    assert all(held[name] is before[name] for name in held if held[name].dtype == torch.float32)
+    backward(model, batch())
+    copies.hand_over()
+    copies.close()
+    after = dict(model.named_parameters())
+    assert all(after[name] is before[name] for name in before)
+    assert all(after[name].grad is None for name in after if held[name].dtype == torch.bfloat16)
+    weights = {name for name, _ in model.named_parameters()}
+    assert all(
+        torch.equal(value, values[name]) for name, value in model.state_dict().items() if name in weights
+    )
+
+
+def test_a_network_without_such_layers_has_no_copies() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3))
+    copies = Bfloat16Copies(model)
+    copies.refresh()
+    model(torch.randn(4, 3)).sum().backward()
+    copies.hand_over()
+    copies.close()
+    assert model[0].weight.grad is not None

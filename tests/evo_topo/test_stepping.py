@@ -38,7 +38,7 @@ def small_net(dropout: float = 0.0) -> nn.Sequential:
 
 
 def losses_of(step: Step | TabledStep, task: Task, recipe: Recipe) -> list[float]:
-    """Losses of a training whose rate falls step by step, in batches that do not depend on the step."""
+    """Losses of a training, then over, whose rate falls step by step, in batches that do not depend on it."""
     generator = torch.Generator(task.train.inputs.device).manual_seed(0)
     losses = []
     for batches in draw_batches(len(task.train.targets), recipe, 8, generator):
@@ -46,6 +46,7 @@ def losses_of(step: Step | TabledStep, task: Task, recipe: Recipe) -> list[float
         for _ in batches.examples:
             step.set_rate(recipe.learning_rate * (1 - len(losses) / recipe.steps))
             losses.append(step())
+    step.close()
     return torch.stack(losses).tolist()  # read at the end: each still holds its own value
 
 

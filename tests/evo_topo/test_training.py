@@ -266,6 +266,27 @@ def test_bfloat16_training_learns_and_leaves_float32_weights(digits: Task, monke
     assert evaluate(model, digits.validation, digits).accuracy > 0.85
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_model_is_whole_again_whatever_ends_its_training(digits: Task, monkeypatch, fast: bool) -> None:
+    monkeypatch.setattr(stepping, "has_fast_bfloat16", lambda device: fast)
+    model = conv_net()
+    model[1].num_batches_tracked += 7
+    before, weights = model[1].running_mean.clone(), dict(model.named_parameters())
+    train(model, digits, Recipe(examples=320, learning_rate=0.02), seed=0)
+    with pytest.raises(Diverged):
+        train(model, digits, Recipe(examples=3200, learning_rate=1e6), seed=0)
+    assert all(weights[name] is weight for name, weight in model.named_parameters())
+    assert model[1].num_batches_tracked == 7  # nobody reads it, so it is not counted
+    assert not torch.equal(model[1].running_mean, before)
+
+
+def test_a_cumulative_average_is_counted(digits: Task) -> None:
+    model = conv_net()
+    model[1].momentum = None
+    train(model, digits, Recipe(examples=640, learning_rate=0.02), seed=0)
+    assert (model[1].num_batches_tracked, model[4].num_batches_tracked) == (10, 0)
+
+
 @pytest.mark.gpu
 def test_digits_are_learned_on_a_gpu(digits: Task) -> None:
     model, device = conv_net(dropout=0.1), torch.device("cuda")

@@ -22,7 +22,7 @@ def individual(number, genome, seconds=10.0, examples=1000, inherited=0):
 def schedule(spent=0.0, slots=2, **changes):
     founder, child = individual(0, small_founder()), individual(1, SMALL, 5.0, 500, inherited=1000)
     memory = Memory([founder, child])
-    config = dataclasses.replace(small_config(), **changes)
+    config = dataclasses.replace(small_config(), **{"distill": 0.0, **changes})
     return Schedule(config, founder.genome, memory, slots, spent), Finalists(child.total_examples, [child])
 
 
@@ -78,6 +78,26 @@ def test_the_founder_for_comparison_trains_beside_the_polish(slots, expected):
     assert plan.reference_examples(finalists, 500) == 2000  # 10 s per 1,000 examples, and 1 s besides
     polished = Finalists(finalists.longest, finalists.promising * 2)
     assert plan.last_seconds(polished, 500) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("compare", "slots", "expected"),
+    [
+        (True, 1, 21.0 + 3 * 6.0),
+        (True, 2, CROWDED * (21.0 + 2 * 6.0)),
+        (True, 8, CROWDED * (21.0 + 6.0)),
+        (False, 2, CROWDED * (6.0 + 6.0)),
+    ],
+)
+def test_a_teacher_trains_first(compare, slots, expected):
+    plan, finalists = schedule(slots=slots, example_exponent=0.0, compare=compare, distill=0.5)
+    polished = Finalists(finalists.longest, finalists.promising * 3)
+    assert plan.last_seconds(polished, 500) == pytest.approx(expected)
+
+
+def test_where_nobody_is_polished_nobody_teaches():
+    plan, _ = schedule(compare=False, distill=0.5)
+    assert plan.last_seconds(Finalists(0, []), 500) == 0
 
 
 def test_the_founder_for_comparison_sees_as_many_examples_as_the_longest_line():
