@@ -45,6 +45,7 @@ PRESETS: dict[PresetName, Preset] = {
             example_exponent=0.25,
             founder_examples=7000,
             polish_examples=30_000,
+            polished=8,
             distill=0.5,
             doubling=5,
             accuracy_floor=0.95,
