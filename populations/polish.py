@@ -2,83 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
 
-from evo_topo.genome import Genome
-from populations.births import further_training
+from populations.births import Birth, further_training
 from populations.config import Config
 from populations.dispatch import Dispatch, EvolutionError
 from populations.generations import Generations
 from populations.individual import Individual
 from populations.orders import Order, Teacher
+from populations.polish_plan import PolishPlan
 from populations.reference import reference_from, reference_order
-from populations.schedule import Finalists, Schedule
-from populations.timing import makespan
+from populations.schedule import Schedule
 
-
-class PolishPlan:
-    """What is under way in the last phases, and what the rest of the time allows.
-
-    Whoever begins later is planned anew, with the time that those before took: a machine that slows down or
-    speeds up in the last phases, which may be half of a run, would else end it late or idle. Nobody trains
-    for longer than foreseen, or the last to begin, often the largest networks, would pay for all the others.
-
-    Args:
-        schedule: Of the run.
-        finalists: Who is polished.
-    """
-
-    def __init__(self, schedule: Schedule, finalists: Finalists) -> None:
-        self.schedule = schedule
-        self.first_examples = schedule.polish_examples(finalists)
-        self._running: dict[int, tuple[float, float]] = {}  # when they began, how long they should take
-        self._foreseen = self._taken = 0.0
-
-    @property
-    def pace(self) -> float:
-        """Seconds that those who are done took, for each second that had been foreseen."""
-        return self._taken / self._foreseen if self._foreseen else 1.0
-
-    def begin(self, order: int, seconds: float) -> None:
-        """Notes that an order has begun, and the seconds that it should take at a pace of 1."""
-        self._running[order] = self.schedule.elapsed, seconds
-
-    def finish(self, orders: Iterable[int]) -> None:
-        """Notes that orders are done."""
-        for order in orders:
-            begun, foreseen = self._running.pop(order)
-            self._taken += self.schedule.elapsed - begun
-            self._foreseen += foreseen
-
-    def examples(self, waiting: Sequence[Individual]) -> int:
-        """Training examples of those who have not begun, before scaling: in a timed run, what time allows."""
-        schedule = self.schedule
-        if schedule.config.minutes is None:
-            return self.first_examples
-        now, pace = schedule.elapsed, self.pace
-        busy = [max(0.0, begun + pace * seconds - now) for begun, seconds in self._running.values()]
-
-        def last_seconds(examples: int) -> float:
-            tasks = [pace * schedule.polish_seconds(individual, examples) for individual in waiting]
-            return makespan(tasks, schedule.slots, busy)
-
-        return schedule.most_examples(last_seconds)
-
-    def limit(self, seconds: float) -> float:
-        """For how long a training may go on that should take so many seconds at a pace of 1."""
-        schedule = self.schedule
-        return math.inf if schedule.config.minutes is None else min(schedule.left, self.pace * seconds)
+Wait = Callable[[int], Iterable[int]]
 
 
 def polish(
-    config: Config,
-    generations: Generations,
-    schedule: Schedule,
-    dispatch: Dispatch,
-    wait: Callable[[int], Iterable[int]],
+    config: Config, generations: Generations, schedule: Schedule, dispatch: Dispatch, wait: Wait
 ) -> None:
     """One more generation, in which every promising survivor has a child that trains on for longer.
 
@@ -95,60 +37,83 @@ def polish(
     Raises:
         EvolutionError: When the founder for comparison, which is to teach, cannot be trained.
     """
-    generation, finalists = generations.last + 1, generations.finalists
-    ids = count(generations.memory.first_id(generation))
-    births = {parent.id: further_training(parent, next(ids), generation) for parent in finalists.promising}
-    plan, seconds = PolishPlan(schedule, finalists), schedule.polish_seconds
-    waiting = sorted(finalists.promising, key=lambda parent: -seconds(parent, plan.first_examples))
-
-    def begin(parent: Individual, examples: int, teacher: Teacher | None = None) -> None:
-        birth, foreseen = births[parent.id], seconds(parent, examples)
-        scaled, limit = partial(schedule.scaled, examples), plan.limit(foreseen)
-        if dispatch.submit(birth, scaled, teacher=teacher, seconds=limit):
-            plan.begin(birth.id, foreseen)
-
-    def finish() -> None:
-        while dispatch.crew.is_busy:
-            plan.finish(wait(len(births)))
-
-    teacher = None
+    trainings = _Trainings(config, generations, schedule, dispatch, wait)
     if config.compare:
-        examples = schedule.reference_examples(finalists, plan.first_examples)
-        order = reference_order(config, generations.founder, dispatch.lineage.run_dir, examples)
+        trainings.begin_reference()
+    teacher = trainings.teacher() if config.distill and trainings.waiting else None
+    while trainings.waiting or dispatch.crew.is_busy:
+        while trainings.waiting and dispatch.crew.has_free_slot:
+            trainings.begin(trainings.waiting[0], trainings.plan.examples(trainings.waiting), teacher)
+        if dispatch.crew.is_busy:
+            trainings.wait()
+    children = [birth.id for birth in trainings.births.values()]
+    generations.select(generations.last + 1, children, schedule.elapsed, is_polish=True)
+
+
+class _Trainings:
+    """Trainings of the last phases; arguments as of `polish`.
+
+    Attributes:
+        births: Children of those who are polished, by their parents' ids.
+        waiting: Who has not begun; whoever takes longest comes first.
+        plan: How long they train.
+    """
+
+    def __init__(
+        self, config: Config, generations: Generations, schedule: Schedule, dispatch: Dispatch, wait: Wait
+    ) -> None:
+        self._config, self._generations, self._wait = config, generations, wait
+        self._schedule, self._dispatch = schedule, dispatch
+        generation, finalists = generations.last + 1, generations.finalists
+        ids = count(generations.memory.first_id(generation))
+        self.births: dict[int, Birth] = {
+            parent.id: further_training(parent, next(ids), generation) for parent in finalists.promising
+        }
+        self.plan = plan = PolishPlan(schedule, finalists)
+        self.waiting = sorted(
+            finalists.promising, key=lambda parent: -schedule.polish_seconds(parent, plan.first_examples)
+        )
+        self._reference: Order | None = None
+
+    def begin(self, parent: Individual, examples: int, teacher: Teacher | None = None) -> None:
+        """Has one of those who wait trained on so many examples, before scaling."""
+        self.waiting.remove(parent)
+        birth, foreseen = self.births[parent.id], self._schedule.polish_seconds(parent, examples)
+        scaled, limit = partial(self._schedule.scaled, examples), self.plan.limit(foreseen)
+        if self._dispatch.submit(birth, scaled, teacher=teacher, seconds=limit):
+            self.plan.begin(birth.id, foreseen)
+
+    def begin_reference(self) -> None:
+        """Has the founder trained for comparison, unless that is done."""
+        generations, schedule, dispatch = self._generations, self._schedule, self._dispatch
+        examples = schedule.reference_examples(generations.finalists, self.plan.first_examples)
+        order = reference_order(self._config, generations.founder, dispatch.lineage.run_dir, examples)
+        self._reference = order
         if not order.read_outcome():
             dispatch.crew.submit(order)
-            plan.begin(order.id, schedule.reference_seconds(examples))
-        if config.distill:
-            finish()
-            teacher = _teacher(config, _developed(order, generations.founder))
-    elif config.distill and waiting:
-        best = finalists.promising[-1]
-        waiting.remove(best)
-        begin(best, plan.first_examples)
-        finish()
-        polished = generations.memory.individuals[births[best.id].id]
-        teacher = _teacher(config, polished if polished.is_alive else best)
-    while waiting or dispatch.crew.is_busy:
-        while waiting and dispatch.crew.has_free_slot:
-            examples = plan.examples(waiting)
-            begin(waiting.pop(0), examples, teacher)
-        if dispatch.crew.is_busy:
-            plan.finish(wait(len(births)))
-    children = [birth.id for birth in births.values()]
-    generations.select(generation, children, schedule.elapsed, is_polish=True)
+            self.plan.begin(order.id, schedule.reference_seconds(examples))
 
+    def wait(self) -> None:
+        """Waits until some are done."""
+        self.plan.finish(self._wait(len(self.births)))
 
-def _developed(order: Order, founder: Genome) -> Individual:
-    """The founder for comparison, once its order is done."""
-    outcome = order.read_outcome()
-    if outcome is None:  # a failure is not left on disk
-        raise EvolutionError(
-            "the founder could not be trained for comparison, so nobody can learn from it; lower the "
-            "learning rate, or leave out distill"
+    def teacher(self) -> Teacher:
+        """Whom the others learn from, once trained: the founder for comparison, or the costliest of them."""
+        best, order = self._generations.finalists.promising[-1], self._reference
+        if order is None:
+            self.begin(best, self.plan.first_examples)
+        while self._dispatch.crew.is_busy:
+            self.wait()
+        if order is None:
+            polished = self._generations.memory.individuals[self.births[best.id].id]
+            network = polished if polished.is_alive else best
+        elif outcome := order.read_outcome():
+            network = reference_from(outcome, self._generations.founder)
+        else:  # a failure is not left on disk
+            raise EvolutionError(
+                "the founder could not be trained for comparison, so nobody can learn from it; lower the "
+                "learning rate, or leave out distill"
+            )
+        return Teacher(
+            network.id, network.genome.to_json(), network.outcome.weights_sha256, self._config.distill
         )
-    return reference_from(outcome, founder)
-
-
-def _teacher(config: Config, network: Individual) -> Teacher:
-    """A network, for those who are polished to learn from."""
-    return Teacher(network.id, network.genome.to_json(), network.outcome.weights_sha256, config.distill)

@@ -10,6 +10,7 @@ import pytest
 from evo_topo import Genome
 from evo_topo.recipe import Recipe
 from populations import evolve, load_run
+from populations.births import order_for
 from populations.config import ConfigError
 from populations.dispatch import EvolutionError
 from populations.founders import conv_net
@@ -17,7 +18,6 @@ from populations.hurdles import Outlook, hurdle_for, lowest_losses
 from populations.individual import Individual
 from populations.lineage import Lineage, replay
 from populations.orders import Order
-from populations.polish import _teacher
 from populations.progress import Progress
 from populations.reference import REFERENCE_ID, reference_order
 from populations.run import load_config
@@ -267,13 +267,13 @@ def test_bad_requests_are_refused(finished, tmp_path):
 
 @pytest.mark.parametrize("compare", [True, False])
 def test_the_polish_can_distil(tmp_path, monkeypatch, compare):
-    teachers: list[Individual] = []
+    orders: list[Order] = []
 
-    def teacher_of(config, network):
-        teachers.append(network)
-        return _teacher(config, network)
+    def seen(*arguments: object, **options: object) -> Order:
+        orders.append(order_for(*arguments, **options))
+        return orders[-1]
 
-    monkeypatch.setattr("populations.polish._teacher", teacher_of)
+    monkeypatch.setattr("populations.dispatch.order_for", seen)
     plain, taught = (
         evolve(
             small_config(tmp_path / str(share), generations=1, distill=share, compare=compare),
@@ -286,13 +286,11 @@ def test_the_polish_can_distil(tmp_path, monkeypatch, compare):
     assert len({tuple(i.outcome.weights_sha256 for i in children) for children in bred}) == 1
     polished = [[i for i in load_run(r.run_dir) if i.generation == polish] for r in (plain, taught)]
     assert [i.genome for i in polished[0]] == [i.genome for i in polished[1]]
-    [teacher] = teachers
+    [teacher] = {order.teacher for order in orders if order.teacher is not None}
     if compare:
-        assert (teacher.id, teacher.genome) == (REFERENCE_ID, small_founder())
-        assert teacher.outcome.examples == taught.founder_examples
+        assert (teacher.id, teacher.genome) == (REFERENCE_ID, small_founder().to_json())
     else:  # the costliest, which nobody taught
-        assert teacher == polished[1][-1]
-        assert teacher.outcome.weights_sha256 == polished[0][-1].outcome.weights_sha256
+        assert (teacher.id, teacher.sha256) == (polished[1][-1].id, polished[0][-1].outcome.weights_sha256)
     for before, after in zip(*polished, strict=True):
         assert (before.outcome.weights_sha256 != after.outcome.weights_sha256) == (after.id != teacher.id)
 

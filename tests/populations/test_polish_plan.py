@@ -3,7 +3,7 @@ import math
 import pytest
 
 from populations import schedule as schedule_module
-from populations.polish import PolishPlan
+from populations.polish_plan import PolishPlan
 from populations.schedule import END_SECONDS, Finalists
 from tests.populations.test_schedule import SMALL, individual, schedule
 
