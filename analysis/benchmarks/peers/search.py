@@ -15,6 +15,8 @@ from itertools import count
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from analysis.benchmarks.peers.cells import Bench, Network, Setting
 from analysis.benchmarks.peers.space import FOUNDERS, as_parameters, staged_net, suggest_stages
 from evo_topo.cost import count_flops, count_macs
@@ -152,15 +154,20 @@ def _train_on(bench: Bench, config: Config, trials: list[Individual]) -> list[Tr
     def scaled(examples: int, genome: Genome) -> int:
         return scaled_examples(examples, genome, bench.founder, config.example_exponent)
 
+    def seconds_of(birth: Birth, examples: int) -> float:
+        assert birth.parent is not None
+        return development_seconds(birth.parent.outcome, scaled(examples, birth.genome))
+
     def seconds(examples: int) -> float:
-        each = [development_seconds(b.parent.outcome, scaled(examples, b.genome)) for b in births if b.parent]
-        return makespan(each, len(bench.slots.devices))
+        return makespan([seconds_of(birth, examples) for birth in births], len(bench.slots.devices))
 
     examples = most_that_fit(seconds, bench.clock.end - bench.clock.elapsed, config.recipe.batch_size)
     crew, found = Crew(bench.slots), []
     underway = {birth.id: birth for birth in births}
     for birth in sorted(births, key=lambda birth: -count_flops(birth.genome)):  # none is waited for alone
-        crew.submit(order_for(birth, config, bench.folder, scaled(examples, birth.genome)))
+        order = order_for(birth, config, bench.folder, scaled(examples, birth.genome))
+        # none for longer than foreseen, as in the polish of evo_topo: a slow trial would outrun the cell
+        crew.submit(msgspec.structs.replace(order, seconds=seconds_of(birth, examples)))
     while crew.is_busy:
         for order, outcome in crew.wait():
             individual = as_individual(underway[order.id], outcome)
