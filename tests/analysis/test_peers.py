@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from analysis.benchmarks.peers import __main__ as peers
-from analysis.benchmarks.peers import ours, pruning, running, search
+from analysis.benchmarks.peers import ours, pruning, running
 from analysis.benchmarks.peers.cells import (
     Cell,
     Clock,
@@ -28,7 +28,7 @@ from analysis.benchmarks.peers.report import (
     reported_hypervolume,
     summarise,
 )
-from analysis.benchmarks.peers.space import FOUNDERS, Stage, as_parameters, staged_net, suggest_stages
+from analysis.benchmarks.peers.space import FOUNDERS, Stage, staged_net
 from analysis.benchmarks.rival import module_macs
 from evo_topo.cost import count_macs
 from evo_topo.evaluation import evaluate, reestimate_batchnorm
@@ -187,24 +187,6 @@ def test_stages_are_built_as_they_say(separable, late):
     assert halved == (3 if late else 2)
     task = small_task()
     assert module_macs(build(genome), task.normalise(task.train.inputs[:1])) == count_macs(genome)
-
-
-def test_a_trial_suggests_the_stages_it_is_given():
-    optuna = pytest.importorskip("optuna")
-    stages = [Stage(1, 2, 5, 2, True, True), Stage(0, 64), Stage(3, 7)]
-    assert suggest_stages(optuna.trial.FixedTrial(as_parameters(stages))) == stages
-
-
-def test_no_network_is_asked_for_twice_or_beyond_the_ceiling():
-    pytest.importorskip("optuna")
-    config, founder = PRESETS["digits"].config, PRESETS["digits"].founder()
-    ceiling = 0.9 * count_macs(founder)
-    asked = search.asked_networks(search._study(config), founder, ceiling)
-    genomes = [genome for _, genome in itertools.islice(asked, 30)]
-    assert len({genome.fingerprint for genome in genomes}) == 30
-    assert max(map(count_macs, genomes)) <= ceiling
-    _, first = next(search.asked_networks(search._study(config), founder, count_macs(founder)))
-    assert first.fingerprint == founder.fingerprint
 
 
 @pytest.mark.parametrize("data", FOUNDERS)
