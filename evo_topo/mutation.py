@@ -23,7 +23,7 @@ from evo_topo.units import unit_table
 Mutations = Literal["all", "prunes", "growths"]
 """Which edits a mutation may be: those that save FLOPs, those that do not, or both, and trades of the two."""
 
-TRADES = 0.2
+TRADES = 0.05
 """Share of the prunes that become trades, where a growth fits."""
 SMALL, SMALLEST = 0.25, 0.5
 """Of the target, and of the smallest there is: prunes that save less than these shares stand back."""

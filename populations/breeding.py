@@ -27,6 +27,9 @@ DUELLISTS = 4
 """Members that DEAP's tournament by dominance and crowding takes at a time."""
 STEP, OUTWARD = 0.1, 0.5
 """Smallest size of a mutation, as a share of the parent's FLOPs, and of one that draws the front out."""
+DRAWN_OUT = 1 / 3
+"""Share of the children that draw the front out, beside those whose parent is its cheap end anyway. With
+two workers some ten children are bred before the first of them can have children of its own."""
 NEAR = 0.25
 """Of the way from the accuracy asked for to the best, what counts as near the former."""
 TRIES = 8
@@ -38,20 +41,28 @@ class Parents(NamedTuple):
 
     Attributes:
         members: With their fitness, from `Judge.parents`.
-        cheapest: Fewest FLOPs of any.
-        best: Best validation accuracy of any.
+        outward: The cheapest of them, from which the front is to be drawn out; None where it is out.
     """
 
     members: list[Member]
-    cheapest: int
-    best: float
+    outward: Individual | None
 
     @classmethod
-    def of(cls, members: list[Member]) -> Parents:
-        """All of the members."""
+    def of(cls, members: list[Member], floor: float) -> Parents:
+        """All of the members.
+
+        Below the cheapest there is nobody to compete with, so it need not be approached in small steps; not
+        so near the accuracy that is asked for, where large steps lead nowhere.
+
+        Args:
+            members: From `Judge.parents`.
+            floor: Least accuracy asked for.
+        """
         individuals = [member.individual for member in members]
-        best = max(individual.outcome.accuracy or 0.0 for individual in individuals)
-        return cls(members, min(individual.flops for individual in individuals), best)
+        best = max(_accuracy(individual) for individual in individuals)
+        cheapest = min(individuals, key=lambda individual: (individual.flops, individual.id))
+        is_out = _accuracy(cheapest) < floor + NEAR * (best - floor)
+        return cls(members, None if is_out else cheapest)
 
 
 def make_toolbox(config: Config) -> base.Toolbox:
@@ -111,12 +122,15 @@ def breed(
     rng = random.Random(seed)
     with global_random(seed):
         parent: Individual = toolbox.choose(parents.members)[0].individual
+    outward = None if config.mutations == "growths" else parents.outward
+    if outward and rng.random() < DRAWN_OUT:
+        parent = outward
     prices = parent.outcome.prices
     if prices is None or rng.random() < config.train_on:
         return further_training(parent, id, generation)
     limit = max(ceiling, parent.flops)  # from above the ceiling, prunes lead down step by step
-    smallest = smallest_step(parent, parents, config.accuracy_floor)
-    growth = config.growth if smallest == STEP else 0.0  # what grows does not draw the front out
+    is_outward = parent is outward
+    growth = 0.0 if is_outward else config.growth  # what grows does not draw the front out
     try:
         mutate = partial(
             toolbox.mutate,
@@ -125,7 +139,7 @@ def breed(
             rng,
             calibration=calibration,
             mutations=config.mutations,
-            smallest=smallest,
+            smallest=OUTWARD if is_outward else STEP,
         )
         for _ in range(TRIES):
             proposal = mutate(growth=growth)
@@ -146,18 +160,5 @@ def breed(
     return Birth(id, generation, parent, proposal.edit, proposal.genome, predicted, promised, new)
 
 
-def smallest_step(parent: Individual, parents: Parents, floor: float) -> float:
-    """Smallest size of its mutations: larger where the front is to be drawn out to cheaper networks.
-
-    Below the cheapest of all there is nobody to compete with, so it need not be approached in small steps;
-    not so near the accuracy that is asked for, where large steps lead nowhere.
-
-    Args:
-        parent: Whom a child is bred from.
-        parents: All that may be bred from.
-        floor: Least accuracy asked for.
-    """
-    if parent.flops > parents.cheapest:
-        return STEP
-    enough = floor + NEAR * (parents.best - floor)
-    return OUTWARD if (parent.outcome.accuracy or 0.0) >= enough else STEP
+def _accuracy(individual: Individual) -> float:
+    return individual.outcome.accuracy or 0.0

@@ -106,7 +106,7 @@ class Config:
     screened: int = 3
     """Prunes that are measured once they have inherited, for each one that is trained; 1 for none but it."""
 
-    growth: float = 0.25
+    growth: float = 0.1
     """Probability that a mutation grows the network rather than pruning it."""
 
     ceiling: Optional[float] = 1.0

@@ -176,7 +176,7 @@ class Evolution:
     def _circumstances_of(self, source: int, generation: int) -> Circumstances:
         population, alike = self.generations.population_of(source), self.schedule.first_alike(generation)
         return Circumstances(
-            Parents.of(self.generations.judge.parents(population, generation)),
+            Parents.of(self.generations.judge.parents(population, generation), self.config.accuracy_floor),
             lowest_losses(population),
             calibration_from(self.memory.lessons_until(source)),
             outlook_from(self.memory.lessons_until(source, alike)),

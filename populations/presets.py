@@ -38,7 +38,6 @@ PRESETS: dict[PresetName, Preset] = {
             parents=10,
             offspring=5,
             ahead=6,  # so that every computer breeds the same children, however many cores it has
-            growth=0.1,
             train_on=0.05,
             screened=2,
             probe_examples=500,

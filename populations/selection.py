@@ -23,6 +23,10 @@ FOLD = 0.8
 """Share of the validation examples that one generation is selected on."""
 
 
+FEWEST_FOR_NEIGHBOURS = 3
+"""Members of a front from which one of its ends can be as crowded as others."""
+
+
 class Judge:
     """Compares individuals; while they compete, by accuracies drawn towards what their losses let expect.
 
@@ -48,11 +52,15 @@ class Judge:
         return [Member(i, objective, floor, a) for i, a in zip(individuals, accuracies, strict=True)]
 
     def parents(self, individuals: Sequence[Individual], generation: int) -> list[Member]:
-        """Members; where NSGA-II mates them, their fitness also knows how crowded it is on its front."""
+        """Members; where NSGA-II mates them, their fitness also knows how crowded it is on its front.
+
+        The cheap end is never crowded, as in NSGA-II; the costly end is as crowded as its place.
+        """
         members = self.members(individuals, generation)
         if self.config.objective == "pareto":
             for front in tools.sortLogNondominated(members, len(members)):  # not quadratic
                 tools.emo.assignCrowdingDist(front)
+                _bound_costly_end(front)
         return members
 
     def select(
@@ -101,6 +109,21 @@ class Judge:
         everything = (1 << self.num_validation) - 1
         accuracies = estimated_accuracies(population, self.num_validation, everything)
         return list(zip(population, accuracies, strict=True))
+
+
+def _bound_costly_end(front: Sequence[Member]) -> None:
+    """Gives the costliest of a front a finite crowding distance: twice that to its neighbour.
+
+    DEAP's is infinite, for what is beyond an end is unknown. But beyond the costly one is the ceiling, and
+    the founder would be bred from in every third birth for as long as it stands there.
+    """
+    if len(front) < FEWEST_FOR_NEIGHBOURS:
+        return
+    values = [member.fitness.values for member in front]
+    ranges = [max(column) - min(column) or 1.0 for column in zip(*values, strict=True)]
+    *_, beside, end = sorted(front, key=lambda member: member.fitness.values[::-1])
+    steps = zip(end.fitness.values, beside.fitness.values, ranges, strict=True)
+    end.fitness.crowding_dist = sum(2 * abs(a - b) / (len(ranges) * span) for a, b, span in steps)
 
 
 def _accuracy(pair: tuple[Individual, float]) -> float:

@@ -19,11 +19,8 @@ def parent(genome=None, **outcome):
 
 
 def children(config, member, count, ceiling=float("inf"), known=()):
-    toolbox = make_toolbox(config)
-    return [
-        breed(config, toolbox, Parents.of([member]), ceiling, i, 3, Calibration(), known)
-        for i in range(count)
-    ]
+    toolbox, parents = make_toolbox(config), Parents.of([member], config.accuracy_floor)
+    return [breed(config, toolbox, parents, ceiling, i, 3, Calibration(), known) for i in range(count)]
 
 
 def member(individual):

@@ -1,13 +1,18 @@
+import math
 import random
+
+import msgspec
 
 from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
 from evo_topo.edits import SplitUnits
 from evo_topo.mutation import Proposal
-from populations.breeding import Parents, breed, make_toolbox, smallest_step
+from populations.breeding import DRAWN_OUT, Parents, breed, make_toolbox
 from populations.founders import conv_net
 from tests.bred import children, member, parent, screening_births
 from tests.small import small_config, small_founder
+
+POOR = parent(accuracy=0.21).outcome
 
 
 def test_a_child_depends_on_its_number_alone():
@@ -21,7 +26,7 @@ def test_a_child_depends_on_its_number_alone():
 
 
 def test_networks_that_were_tried_are_not_tried_again():
-    config = small_config(train_on=0.0)
+    config = small_config(train_on=0.0, growth=0.25, accuracy_floor=1.0)
     known = {birth.genome.fingerprint for birth in children(config, member(parent()), 40)}
     again = [
         birth.genome.fingerprint in known for birth in children(config, member(parent()), 40, known=known)
@@ -61,7 +66,7 @@ def test_a_prune_that_became_a_trade_holds_the_ceiling_as_well():
     config = small_config(train_on=0.0)
     toolbox = make_toolbox(config)
     toolbox.register("mutate", lambda *_, **__: over)  # as a trade may be that saves nothing
-    parents = Parents.of([member(parent())])
+    parents = Parents.of([member(parent())], config.accuracy_floor)
     for ceiling, expected in ((count_flops(founder), None), (count_flops(child), edit)):
         assert breed(config, toolbox, parents, ceiling, 1, 1, Calibration()).edit == expected
 
@@ -95,13 +100,24 @@ def test_without_prices_a_child_only_trains_on():
     assert {birth.edit for birth in births} == {None}
 
 
-def test_the_cheapest_takes_large_steps_as_long_as_it_is_accurate():
+def test_the_cheapest_draws_the_front_out_as_long_as_it_is_accurate():
     large, small = conv_net((1, 8, 8), 10, (16, 16), (1, 2)), conv_net((1, 8, 8), 10, (4, 4), (1, 2))
-    dear, good = parent(large, accuracy=0.9), parent(small, accuracy=0.83)
-    poor = parent(small, accuracy=0.82)
-    for small_one, is_outward in ((good, True), (poor, False)):
-        both = Parents.of([member(dear), member(small_one)])
-        assert (smallest_step(small_one, both, 0.8) > smallest_step(dear, both, 0.8)) == is_outward
+    dear, good, poor = parent(large, accuracy=0.9), parent(small, accuracy=0.83), parent(small, accuracy=0.82)
+    assert Parents.of([member(dear), member(good)], 0.8).outward is good
+    assert Parents.of([member(dear), member(poor)], 0.8).outward is None
     births = children(small_config(train_on=0.0, growth=1.0, accuracy_floor=0.2), member(parent(large)), 20)
     saved = [1 - count_flops(birth.genome) / count_flops(large) for birth in births]
     assert sorted(saved)[3] > 0.2  # trades save nothing
+
+
+def test_a_share_of_the_children_draws_the_front_out():
+    config = small_config(train_on=0.0, accuracy_floor=0.2)
+    cheap = parent(conv_net((1, 8, 8), 10, (8, 8), (1, 2)), accuracy=0.8)
+    others = [parent(conv_net((1, 8, 8), 10, (w, 16), (1, 2)), accuracy=0.9) for w in range(16, 48)]
+    for one, expected in ((cheap, DRAWN_OUT), (msgspec.structs.replace(cheap, outcome=POOR), 0.0)):
+        parents = Parents.of([member(i) for i in (one, *others)], config.accuracy_floor)
+        toolbox = make_toolbox(config)
+        toolbox.register("choose", lambda members: members[-1:])
+        births = [breed(config, toolbox, parents, math.inf, i, 1, Calibration()) for i in range(100)]
+        share = sum(birth.parent is one for birth in births) / len(births)
+        assert abs(share - expected) < 0.15

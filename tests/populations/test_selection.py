@@ -1,3 +1,4 @@
+import math
 import random
 import statistics
 from collections import Counter
@@ -76,17 +77,29 @@ def test_whoever_is_polished_survives_however_bad():
     assert judge.select_polished(everyone, [], 1, toolbox) == everyone[:4]
 
 
-def test_the_ends_of_the_front_are_bred_from_more_often():
+def test_the_cheap_end_of_the_front_is_bred_from_more_often():
     judge, everyone = Judge(small_config(accuracy_floor=0.0), COUNT), population()
     dominated = replace(everyone[-1], id=99, outcome=replace(everyone[-1].outcome, correct="1"))
     members = judge.parents([*everyone, dominated], 1)
     choose = make_toolbox(judge.config).choose
     with global_random(0):
         chosen = Counter(choose(members)[0].individual.id for _ in range(2000))
-    assert min(chosen[0], chosen[7]) > 1.4 * statistics.median(chosen[i] for i in range(1, 7))
+    usual = statistics.median(chosen[i] for i in range(1, 7))
+    assert chosen[0] > 1.4 * usual > chosen[7]
     assert chosen[99] < 20
     with global_random(0):
         assert {choose(members[:3])[0].individual.id for _ in range(50)} == {0, 1, 2}  # too few to duel
+
+
+def test_the_costly_end_is_as_crowded_as_its_place():
+    judge, everyone = Judge(small_config(accuracy_floor=0.0), COUNT), population()
+    crowding = {m.individual.id: m.fitness.crowding_dist for m in judge.parents(everyone, 1)}
+    assert crowding[0] == math.inf > crowding[7]
+    lonely = [i for i in everyone if i.id not in (5, 6)]  # nobody near the costliest
+    alone = {m.individual.id: m.fitness.crowding_dist for m in judge.parents(lonely, 1)}
+    assert alone[7] > max(crowding[7], *(alone[i] for i in (1, 2, 3)))
+    two = judge.parents([everyone[0], everyone[7]], 1)
+    assert [m.fitness.crowding_dist for m in two] == [math.inf, math.inf]
 
 
 def test_a_generation_is_judged_on_its_own_draw_of_examples():
