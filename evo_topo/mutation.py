@@ -24,7 +24,7 @@ Mutations = Literal["all", "prunes", "growths"]
 """Which edits a mutation may be: those that save FLOPs, those that do not, or both, and trades of the two."""
 
 TRADES = 0.05
-"""Share of the prunes that become trades, where a growth fits."""
+"""Share of the prunes that become trades, where a growth fits; few of them have led to a final front."""
 SMALL, SMALLEST = 0.25, 0.5
 """Of the target, and of the smallest there is: prunes that save less than these shares stand back."""
 

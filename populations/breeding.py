@@ -27,9 +27,6 @@ DUELLISTS = 4
 """Members that DEAP's tournament by dominance and crowding takes at a time."""
 STEP, OUTWARD = 0.1, 0.5
 """Smallest size of a mutation, as a share of the parent's FLOPs, and of one that draws the front out."""
-DRAWN_OUT = 1 / 3
-"""Share of the children that draw the front out, beside those whose parent is its cheap end anyway. With
-two workers some ten children are bred before the first of them can have children of its own."""
 NEAR = 0.25
 """Of the way from the accuracy asked for to the best, what counts as near the former."""
 TRIES = 8
@@ -123,7 +120,7 @@ def breed(
     with global_random(seed):
         parent: Individual = toolbox.choose(parents.members)[0].individual
     outward = None if config.mutations == "growths" else parents.outward
-    if outward and rng.random() < DRAWN_OUT:
+    if outward and rng.random() < config.outward:
         parent = outward
     prices = parent.outcome.prices
     if prices is None or rng.random() < config.train_on:

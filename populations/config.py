@@ -109,6 +109,10 @@ class Config:
     growth: float = 0.1
     """Probability that a mutation grows the network rather than pruning it."""
 
+    outward: float = 0.33
+    """Share of the children by which the cheapest survivor draws the front out, until it is near the accuracy
+    floor, beside those that it has as one parent among others."""
+
     ceiling: Optional[float] = 1.0
     """Most FLOPs of a child, as a multiple of the founder's; None for no limit."""
 
@@ -149,7 +153,8 @@ class Config:
         self._check("inherited_rate", 0 < self.inherited_rate <= 1, "above 0, at most 1")
         self._check("ceiling", self.ceiling is None or self.ceiling > 0, "a positive number")
         self._check("minutes", self.minutes is None or 0 < self.minutes < 1e6, "a positive number")
-        for name in ("accuracy_floor", "growth", "train_on", "example_exponent", "polish_share", "distill"):
+        shares = ("accuracy_floor", "growth", "outward", "train_on", "polish_share", "distill")
+        for name in (*shares, "example_exponent"):
             self._check(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
 
     def _check(self, name: str, fine: bool, expected: str) -> None:

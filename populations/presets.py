@@ -38,6 +38,7 @@ PRESETS: dict[PresetName, Preset] = {
             parents=10,
             offspring=5,
             ahead=6,  # so that every computer breeds the same children, however many cores it has
+            outward=0.0,  # what few examples tell apart is not that small
             train_on=0.05,
             screened=2,
             probe_examples=500,

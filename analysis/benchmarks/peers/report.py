@@ -4,13 +4,15 @@ A budget is filled by the reported network of the best validation accuracy withi
 the entry. The hypervolume is that of `analysis.front`: with the reference point at accuracy 0 and the
 founder's MACs, linear in MACs, it is the accuracy reached within a budget, averaged over all budgets below.
 Budgets below the cheapest network have none, so how far down a method goes decides much of it; a second
-figure leaves the lowest twentieth out.
+figure leaves the lowest twentieth out. Half of both are budgets above half of the founder's MACs; a third one
+averages over logarithms, as fitness has them, so that each halving of the budget counts as much.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from msgspec import Struct
@@ -21,6 +23,8 @@ from analysis.table import format_table
 
 LEAST_BUDGET = 0.05
 """Share of the founder's MACs from which the second hypervolume counts."""
+LEAST_OCTAVE = 0.01
+"""Share of the founder's MACs from which the one by octaves counts."""
 BUDGETS: dict[DataName, tuple[float, ...]] = {
     "digits": (0.05e6, 0.1e6, 0.2e6, 0.4e6, 0.8e6),
     "fashion-mnist": (0.3e6, 0.5e6, 1e6, 2e6, 4e6),
@@ -40,6 +44,7 @@ class Summary(Struct, frozen=True):
         test_accuracies: For each budget, one value per seed that has a network within it.
         test_hypervolumes: One per seed: of the reported networks, chosen by validation accuracy.
         upper_hypervolumes: The same over budgets from `LEAST_BUDGET` alone.
+        octave_hypervolumes: The same over logarithms of budgets from `LEAST_OCTAVE`.
         hypervolumes: One per seed: of everything measured on the validation split, which flatters whoever
             measures most.
         measured: Mean number of networks measured.
@@ -55,6 +60,7 @@ class Summary(Struct, frozen=True):
     test_accuracies: list[list[float]]
     test_hypervolumes: list[float]
     upper_hypervolumes: list[float]
+    octave_hypervolumes: list[float]
     hypervolumes: list[float]
     measured: float
     seconds: float
@@ -75,6 +81,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         test_accuracies=[[value for value in values if value is not None] for values in at_budgets],
         test_hypervolumes=[reported_hypervolume(r) for r in records],
         upper_hypervolumes=[reported_hypervolume(r, LEAST_BUDGET) for r in records],
+        octave_hypervolumes=[reported_hypervolume(r, LEAST_OCTAVE, by_octaves=True) for r in records],
         hypervolumes=[hypervolume(r.points, r.founder_macs) for r in records],
         measured=statistics.fmean(len(r.points) for r in records),
         seconds=max(r.seconds for r in records),
@@ -94,20 +101,22 @@ def accuracy_within(budget: float, reported: Iterable[Point]) -> float | None:
     return None if chosen is None else chosen.test_accuracy
 
 
-def reported_hypervolume(record: Record, least: float = 0.0) -> float:
+def reported_hypervolume(record: Record, least: float = 0.0, by_octaves: bool = False) -> float:
     """Test accuracy of the network chosen within a budget, averaged over all budgets below the founder's.
 
     Args:
         record: A finished cell.
         least: Share of the founder's MACs below which budgets do not count.
+        by_octaves: Average over the logarithms of the budgets; needs a least share above 0.
     """
+    place: Callable[[float], float] = math.log2 if by_octaves else float
     end = record.founder_macs
     start = least * end
     sizes = sorted({start, *(p.macs for p in record.reported if start < p.macs < end)})
     area = 0.0
     for size, following in pairwise([*sizes, end]):
-        area += (accuracy_within(size, record.reported) or 0.0) * (following - size)
-    return area / (end - start)
+        area += (accuracy_within(size, record.reported) or 0.0) * (place(following) - place(size))
+    return area / (place(end) - place(start))
 
 
 def hypervolume(points: Iterable[Point], founder_macs: int) -> float:
@@ -133,12 +142,12 @@ def peers_table(summaries: Sequence[Summary], machines: Sequence[str]) -> str:
     for data, minutes in dict.fromkeys((s.data, s.minutes) for s in summaries):
         some = [s for s in summaries if (s.data, s.minutes) == (data, minutes)]
         budgets = [f"{budget / 1e6:g} M" for budget in some[0].budgets]
-        volumes = "hypervolume", f"from {LEAST_BUDGET:.0%}", "(validation)"
+        volumes = "hypervolume", f"from {LEAST_BUDGET:.0%}", "by octaves", "(validation)"
         heading = (f"{data}, {minutes:g} min", "seeds", *budgets, *volumes)
         rows = [(*heading, "networks", "seconds", "busy")]
         for s in sorted(some, key=lambda s: -statistics.fmean(s.test_hypervolumes)):
             cells = [_mean_and_range(values, len(s.seeds)) for values in s.test_accuracies]
-            each = s.test_hypervolumes, s.upper_hypervolumes, s.hypervolumes
+            each = s.test_hypervolumes, s.upper_hypervolumes, s.octave_hypervolumes, s.hypervolumes
             means = [_mean_and_range(values, len(s.seeds)) for values in each]
             costs = f"{s.measured:.0f}", f"{s.seconds:.0f}", f"{s.busy:.0%}"
             rows.append((s.method, str(len(s.seeds)), *cells, *means, *costs))
@@ -149,9 +158,10 @@ def peers_table(summaries: Sequence[Summary], machines: Sequence[str]) -> str:
 LEGEND = """Test accuracy of the network that validation accuracy chooses within so many MACs: mean (lowest ..
 highest) over seeds; [n] where only n seeds have such a network. Hypervolume: the same, averaged over all
 budgets below the founder's MACs (reference point: accuracy 0, founder's MACs); then over those from a
-twentieth of them alone; in brackets that of all networks measured, on the validation split. Networks: how
-many were measured, on average. Seconds: of the longest cell. Busy: least processor time of a cell, as a share
-of its two workers'; low where others used the machine."""
+twentieth of them alone; by octaves, over the logarithms of those from a hundredth of them; in brackets that of
+all networks measured, on the validation split. Networks: how many were measured, on average. Seconds: of the
+longest cell. Busy: least processor time of a cell, as a share of its two workers'; low where others used the
+machine."""
 
 
 def _mean_and_range(values: Sequence[float], seeds: int) -> str:
