@@ -158,10 +158,10 @@ def peers_table(summaries: Sequence[Summary], machines: Sequence[str]) -> str:
 LEGEND = """Test accuracy of the network that validation accuracy chooses within so many MACs: mean (lowest ..
 highest) over seeds; [n] where only n seeds have such a network. Hypervolume: the same, averaged over all
 budgets below the founder's MACs (reference point: accuracy 0, founder's MACs); then over those from a
-twentieth of them alone; by octaves, over the logarithms of those from a hundredth of them; in brackets that of
-all networks measured, on the validation split. Networks: how many were measured, on average. Seconds: of the
-longest cell. Busy: least processor time of a cell, as a share of its two workers'; low where others used the
-machine."""
+twentieth of them alone; by octaves, over the logarithms of those from a hundredth of them; in brackets that
+of all networks measured, on the validation split. Networks: how many were measured, on average. Seconds: of
+the longest cell. Busy: least processor time of a cell, as a share of its two workers'; low where others used
+the machine."""
 
 
 def _mean_and_range(values: Sequence[float], seeds: int) -> str:
