@@ -114,8 +114,8 @@ class Judge:
 def _bound_costly_end(front: Sequence[Member]) -> None:
     """Gives the costliest of a front a finite crowding distance: twice that to its neighbour.
 
-    DEAP's is infinite, for what is beyond an end is unknown. But beyond the costly one is the ceiling, and
-    the founder would be bred from in every third birth for as long as it stands there.
+    DEAP's is infinite, for what is beyond an end is unknown. But beyond the costly one is the ceiling: as
+    long as the founder stood there, it had up to a quarter of all children.
     """
     if len(front) < FEWEST_FOR_NEIGHBOURS:
         return
