@@ -118,15 +118,11 @@ def breed(
     seed = derive_seed(config.seed, "breed", id)
     rng = random.Random(seed)
     with global_random(seed):
-        parent: Individual = toolbox.choose(parents.members)[0].individual
-    outward = None if config.mutations == "growths" else parents.outward
-    if outward and rng.random() < config.outward:
-        parent = outward
+        parent, is_outward = _draw_parent(config, toolbox, parents, rng)
     prices = parent.outcome.prices
     if prices is None or rng.random() < config.train_on:
         return further_training(parent, id, generation)
     limit = max(ceiling, parent.flops)  # from above the ceiling, prunes lead down step by step
-    is_outward = parent is outward
     growth = 0.0 if is_outward else config.growth  # what grows does not draw the front out
     try:
         mutate = partial(
@@ -155,6 +151,17 @@ def breed(
     others = rivals(parent.genome, prices, rng, proposal, most, calibration)
     new = tuple([rival for rival in others if rival.genome.fingerprint not in known])
     return Birth(id, generation, parent, proposal.edit, proposal.genome, predicted, promised, new)
+
+
+def _draw_parent(
+    config: Config, toolbox: base.Toolbox, parents: Parents, rng: random.Random
+) -> tuple[Individual, bool]:
+    """The parent of a child, and whether the child is to draw the front out, which growths alone cannot."""
+    parent: Individual = toolbox.choose(parents.members)[0].individual
+    outward = None if config.mutations == "growths" else parents.outward
+    if outward and rng.random() < config.outward:
+        parent = outward
+    return parent, parent is outward
 
 
 def _accuracy(individual: Individual) -> float:

@@ -121,3 +121,13 @@ def test_a_share_of_the_children_draws_the_front_out():
         births = [breed(config, toolbox, parents, math.inf, i, 1, Calibration()) for i in range(100)]
         share = sum(birth.parent is one for birth in births) / len(births)
         assert abs(share - expected) < 0.15
+
+
+def test_growths_alone_draw_no_front_out():
+    cheap, dear = parent(accuracy=0.9), parent(conv_net((1, 8, 8), 10, (16, 16), (1, 2)), accuracy=0.9)
+    for mutations, expected in (("all", {True}), ("growths", {False})):
+        config = small_config(train_on=0.0, accuracy_floor=0.2, outward=1.0, mutations=mutations)
+        toolbox, parents = make_toolbox(config), Parents.of([member(cheap), member(dear)], 0.2)
+        toolbox.register("choose", lambda members: members[-1:])
+        births = [breed(config, toolbox, parents, math.inf, i, 1, Calibration()) for i in range(5)]
+        assert {birth.parent is parents.outward for birth in births} == expected
