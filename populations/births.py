@@ -83,7 +83,7 @@ def order_for(
     parent = birth.parent if config.inherit else None
     return Order(
         id=birth.id,
-        run_dir=str(run_dir),
+        run_dir=str(run_dir.absolute()),
         genome=(parent or birth).genome.to_json(),
         parent=None if parent is None else parent.id,
         parent_sha256="" if parent is None else parent.outcome.weights_sha256,
@@ -108,7 +108,7 @@ def order_for_prices(individual: Individual, config: Config, run_dir: Path) -> O
     """
     return Order(
         id=individual.id,
-        run_dir=str(run_dir),
+        run_dir=str(run_dir.absolute()),
         genome=individual.genome.to_json(),
         parent=individual.id,
         parent_sha256=individual.outcome.weights_sha256,

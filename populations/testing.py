@@ -48,7 +48,7 @@ def accuracies_on_test(
     orders = [
         Order(
             id=network.id,
-            run_dir=str(run_dir),
+            run_dir=str(run_dir.absolute()),
             genome=network.genome.to_json(),
             parent=network.id,
             parent_sha256=network.weights_sha256,

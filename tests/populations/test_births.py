@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from evo_topo.cost import count_flops
@@ -54,3 +56,8 @@ def test_cheap_networks_get_more_examples(exponent):
     ratio = count_flops(founder) / count_flops(small)
     assert scaled_examples(1000, small, founder, exponent) == pytest.approx(1000 * ratio**exponent, abs=1)
     assert scaled_examples(1000, founder, small, exponent) == 1000
+
+
+def test_orders_name_the_run_folder_from_wherever_a_worker_was_started():
+    birth = further_training(parent(), 1, 1)
+    assert order_for(birth, small_config(), Path("runs/one"), 64).run_dir == str(Path.cwd() / "runs/one")
