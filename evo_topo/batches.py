@@ -32,7 +32,7 @@ def draw_batches(count: int, recipe: Recipe, rows: int, generator: torch.Generat
             decides what is drawn.
         generator: Source of randomness; the batches lie on its device.
     """
-    for index in index_batches(count, recipe.batch_size, recipe.steps, rows, generator):
+    for index in index_batches(count, recipe.batch, recipe.steps, rows, generator):
         moves = None
         if recipe.crop_padding or recipe.flip:
             moves = draw_moves(index.numel(), recipe.crop_padding, recipe.flip, generator)

@@ -49,7 +49,7 @@ class Step:
         self.device = task.train.inputs.device
         self._rate: Tensor | None = None
         if self.device.type == "cuda":  # where a number would be part of what is captured
-            self._rate = torch.tensor(recipe.learning_rate, device=self.device)
+            self._rate = torch.tensor(recipe.rate, device=self.device)
         self.optimiser = _optimiser(model, recipe, self._rate)
         self._latent = latent_weights(model)
         self._copies = Bfloat16Copies(model) if has_fast_bfloat16(self.device) else None
@@ -133,9 +133,9 @@ class TabledStep:
         recipe, integers = step.recipe, partial(torch.zeros, dtype=torch.int64, device=step.device)
         self.step = step
         self.set_rate, self.close = step.set_rate, step.close
-        self._index = integers((self.rows, recipe.batch_size))
+        self._index = integers((self.rows, recipe.batch))
         is_moved = recipe.crop_padding or recipe.flip
-        self._moves = integers((self.rows, recipe.batch_size, 3)) if is_moved else None
+        self._moves = integers((self.rows, recipe.batch, 3)) if is_moved else None
         self._losses = torch.zeros(recipe.steps, device=step.device)
         self._place = integers(2)  # row of the batches, row of the losses
         self._done = 0
@@ -221,5 +221,5 @@ def _optimiser(model: nn.Module, recipe: Recipe, rate: Tensor | None) -> torch.o
         {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
     ]
     nesterov = recipe.momentum > 0  # torch refuses the combination with zero
-    first = recipe.learning_rate if rate is None else rate
+    first = recipe.rate if rate is None else rate
     return torch.optim.SGD(groups, first, recipe.momentum, nesterov=nesterov, fused=True)

@@ -76,7 +76,7 @@ def train(
         batches = draw_batches(len(task.train.targets), recipe, step.rows, generator)
         steps = _steps(step, batches, recipe, started + seconds)
         # each look waits for the device: a GPU has an epoch's steps to run before
-        every = _CHECK_EVERY if device.type == "cpu" else len(task.train.targets) // recipe.batch_size
+        every = _CHECK_EVERY if device.type == "cpu" else len(task.train.targets) // recipe.batch
         limit = 10 * math.log(task.num_classes)
         result = _to_the_end(steps, recipe, limit, hurdle, started, max(every, _CHECK_EVERY))
     model.to(memory_format=torch.contiguous_format)  # as weights are stored
@@ -112,10 +112,10 @@ def _to_the_end(
         if second and step == half:
             halfway = _mean(second, step, limit)
             if hurdle is not None and halfway > hurdle:
-                spent = step * recipe.batch_size, step, time.perf_counter() - started
+                spent = step * recipe.batch, step, time.perf_counter() - started
                 raise Stopped(TrainingResult(*spent, _mean(recent, step, limit), halfway), hurdle)
     loss = _mean(recent, step, limit) if recent else math.nan
-    spent = step * recipe.batch_size, step, time.perf_counter() - started
+    spent = step * recipe.batch, step, time.perf_counter() - started
     return TrainingResult(*spent, loss, halfway)
 
 
@@ -138,7 +138,7 @@ def _steps(
             place = max(number, recipe.steps * _spent(begun, deadline)) if number else 0
             if place >= recipe.steps:
                 return
-            step.set_rate(recipe.learning_rate * rate_factor(place, recipe.steps, recipe.warmup))
+            step.set_rate(recipe.rate * rate_factor(place, recipe.steps, recipe.warmup))
             yield step()
             number += 1
 

@@ -67,8 +67,8 @@ class Schedule:
     def child_seconds(self) -> float:
         """What a child takes, judged by the latest; at first by the founder, which trains longer."""
         seconds = [i.outcome.seconds for i in self.memory.recent if i.parent is not None]
-        founder, examples = self.memory.individuals[0], self.config.recipe.examples
-        return fmean(seconds) if seconds else development_seconds(founder.outcome, examples)
+        founder, recipe = self.memory.individuals[0], self.config.recipe
+        return fmean(seconds) if seconds else development_seconds(founder.outcome, recipe, recipe.examples)
 
     @property
     def founder_seconds(self) -> float:
@@ -128,12 +128,14 @@ class Schedule:
     def polish_seconds(self, individual: Individual, examples: int) -> float:
         """Seconds that a survivor takes in the polish, with so many examples before scaling."""
         return self._crowding * development_seconds(
-            individual.outcome, self.scaled(examples, individual.genome)
+            individual.outcome, self.config.recipe, self.scaled(examples, individual.genome)
         )
 
     def reference_seconds(self, examples: int) -> float:
         """Seconds that training the founder for comparison takes beside the polish."""
-        return self._crowding * development_seconds(self.memory.individuals[0].outcome, examples)
+        return self._crowding * development_seconds(
+            self.memory.individuals[0].outcome, self.config.recipe, examples
+        )
 
     @property
     def _crowding(self) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from evo_topo.recipe import Recipe
 from populations.individual import Outcome
 
 
@@ -41,7 +43,14 @@ def most_that_fit(seconds: Callable[[int], float], limit: float, at_least: int) 
     return examples
 
 
-def development_seconds(outcome: Outcome, examples: int) -> float:
-    """What a development like this one would take with another number of training examples."""
+def development_seconds(outcome: Outcome, recipe: Recipe, examples: int) -> float:
+    """What a development like this one would take with another number of training examples.
+
+    Args:
+        outcome: Of a training by the same recipe but for its length.
+        recipe: How it trained.
+        examples: The other number.
+    """
     per_example = outcome.training_seconds / max(outcome.examples, 1)
-    return outcome.seconds - outcome.training_seconds + per_example * examples
+    now, then = (replace(recipe, examples=max(n, 1)).relative_seconds for n in (examples, outcome.examples))
+    return outcome.seconds - outcome.training_seconds + per_example * now / then * examples

@@ -53,7 +53,7 @@ def seconds_by_hand(
         {"params": others},
     ]
     fused = True if careful else None
-    optimiser = torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=True, fused=fused)
+    optimiser = torch.optim.SGD(groups, recipe.rate, recipe.momentum, nesterov=True, fused=fused)
     rising = round(recipe.warmup * recipe.steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser,
@@ -65,8 +65,8 @@ def seconds_by_hand(
     order = torch.randperm(len(images), device=device)
     model.train()
     for step in range(recipe.steps):
-        at = step * recipe.batch_size % (len(images) - recipe.batch_size + 1)
-        index = order[at : at + recipe.batch_size]
+        at = step * recipe.batch % (len(images) - recipe.batch + 1)
+        index = order[at : at + recipe.batch]
         batch = images[index]
         if recipe.flip:
             coins = torch.rand(len(batch), 1, 1, 1, device=device) < 0.5

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from evo_topo.recipe import Recipe
+from evo_topo.recipe import LEAST_STEPS, Recipe
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,8 @@ from evo_topo.recipe import Recipe
         ("examples", 1000.0),
         ("examples", True),
         ("batch_size", 1),
+        ("batch_doublings", -1),
+        ("batch_doublings", 0.5),
         ("learning_rate", 0.0),
         ("learning_rate", math.inf),
         ("learning_rate", math.nan),
@@ -43,6 +45,28 @@ def test_unusable_value_is_refused_by_name(field: str, value: float) -> None:
 )
 def test_steps_are_full_batches(examples: int, batch_size: int, steps: int) -> None:
     assert Recipe(examples=examples, batch_size=batch_size, learning_rate=0.1).steps == steps
+
+
+@pytest.mark.parametrize(
+    ("steps_of_64", "batch", "steps"),
+    [
+        (2 * LEAST_STEPS - 1, 64, 2 * LEAST_STEPS - 1),
+        (2 * LEAST_STEPS, 128, LEAST_STEPS),
+        (4 * LEAST_STEPS - 2, 128, 2 * LEAST_STEPS - 1),
+        (4 * LEAST_STEPS, 256, LEAST_STEPS),
+        (1000 * LEAST_STEPS, 256, 250 * LEAST_STEPS),
+    ],
+)
+def test_long_trainings_double_their_batch_and_rate(steps_of_64: int, batch: int, steps: int) -> None:
+    recipe = Recipe(examples=64 * steps_of_64, learning_rate=0.1, batch_doublings=2)
+    assert (recipe.batch, recipe.steps) == (batch, steps)
+    assert recipe.rate == 0.1 * batch / 64
+    assert recipe.relative_seconds <= 1
+
+
+def test_batches_are_as_given_unless_doubling_is_allowed() -> None:
+    recipe = Recipe(examples=10**9, learning_rate=0.1)
+    assert (recipe.batch, recipe.rate, recipe.relative_seconds) == (64, 0.1, 1.0)
 
 
 def test_module_needs_only_the_standard_library() -> None:

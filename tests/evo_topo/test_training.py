@@ -14,7 +14,7 @@ from torch import nn
 from evo_topo import stepping, training
 from evo_topo.datasets import load_dataset
 from evo_topo.evaluation import evaluate, reestimate_batchnorm
-from evo_topo.recipe import Recipe
+from evo_topo.recipe import LEAST_STEPS, Recipe
 from evo_topo.task import Task
 from evo_topo.training import rate_factor, train
 from evo_topo.training_end import Diverged, Stopped
@@ -172,6 +172,18 @@ def test_one_step_is_sgd_by_hand(
     torch.testing.assert_close(model.bias, reference.bias, rtol=0, atol=tolerance)
     if has_bfloat16:  # or nothing was rounded
         assert not torch.allclose(model.weight, reference.weight, rtol=0, atol=1e-6)
+
+
+def test_a_doubled_batch_trains_as_one_that_is_asked_for(wine: Task) -> None:
+    doubling = Recipe(examples=LEAST_STEPS * 8, batch_size=2, batch_doublings=2, learning_rate=0.005)
+    plain = Recipe(examples=LEAST_STEPS * 8, batch_size=8, learning_rate=0.02)
+    models = mlp(), mlp()
+    doubled, asked = (train(m, wine, r, seed=3) for m, r in zip(models, (doubling, plain), strict=True))
+    assert doubled.steps == asked.steps == LEAST_STEPS
+    assert doubled.examples == asked.examples
+    assert doubled.loss == asked.loss
+    for one, other in zip(*(m.state_dict().values() for m in models), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_augmentation_is_refused_without_images(wine: Task) -> None:

@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
+from evo_topo.recipe import LEAST_STEPS, Recipe
 from populations.individual import Outcome
 from populations.timing import development_seconds, makespan, most_that_fit
 
@@ -25,7 +28,20 @@ def test_what_is_under_way_already_is_no_task():
 
 def test_only_training_takes_longer_with_more_examples():
     outcome = Outcome("ok", examples=100, seconds=3.5, training_seconds=3.0)
-    assert development_seconds(outcome, 1000) == pytest.approx(0.5 + 30.0)
+    recipe = Recipe(examples=100, learning_rate=0.1)
+    assert development_seconds(outcome, recipe, 1000) == pytest.approx(0.5 + 30.0)
+
+
+def test_doubled_batches_take_less_time_for_an_example():
+    long = LEAST_STEPS * 128
+    recipe = Recipe(examples=100, learning_rate=0.1, batch_doublings=1)
+    short = Outcome("ok", examples=100, seconds=3.5, training_seconds=3.0)
+    less = replace(recipe, examples=long).relative_seconds
+    assert less < 1
+    assert development_seconds(short, recipe, long) == pytest.approx(0.5 + 3 * long / 100 * less)
+    doubled = Outcome("ok", examples=long, seconds=3.5, training_seconds=3.0)
+    assert development_seconds(doubled, recipe, 2 * long) == pytest.approx(0.5 + 6)
+    assert development_seconds(doubled, recipe, 100) == pytest.approx(0.5 + 3 * 100 / long / less)
 
 
 @pytest.mark.parametrize(("limit", "at_least"), [(100.0, 1), (100.0, 700), (3.0, 50), (1e6, 10)])

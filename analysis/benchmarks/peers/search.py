@@ -156,7 +156,7 @@ def _train_on(bench: Bench, config: Config, trials: list[Individual]) -> list[Tr
 
     def seconds_of(birth: Birth, examples: int) -> float:
         assert birth.parent is not None
-        return development_seconds(birth.parent.outcome, scaled(examples, birth.genome))
+        return development_seconds(birth.parent.outcome, config.recipe, scaled(examples, birth.genome))
 
     def seconds(examples: int) -> float:
         return makespan([seconds_of(birth, examples) for birth in births], len(bench.slots.devices))
