@@ -79,7 +79,9 @@ class ThroughputInfo(Struct, frozen=True):
 def job_seconds(job: Job) -> float:
     """Seconds of one training, from an untrained network on the CPU or GPU to a trained one."""
     task, images = _data(job.device)
-    recipe = dataclasses.replace(PRESETS["fashion-mnist"].config.recipe, examples=job.examples)
+    recipe = PRESETS["fashion-mnist"].config.recipe
+    # one size of batch, however long the loops run
+    recipe = dataclasses.replace(recipe, examples=job.examples, batch_doublings=0)
     if job.loop == "evo_topo":
         return _seconds_of_train(job, task, recipe)
     model: torch.nn.Module = plain_network(job.network).to(job.device)
