@@ -152,6 +152,19 @@ def stop_workers() -> None:
     get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 
+def die_with(parent: int) -> None:
+    """Ends this process as soon as its parent ends, however that ends; on Linux alone.
+
+    Args:
+        parent: Process id of the parent.
+    """
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the call above
+            os._exit(1)
+
+
 def _on_slot(task: Callable[[OrderT, str], ResultT], order: OrderT, slots: Slots) -> ResultT:
     """In the worker: waits for a device of its own, sets the threads, runs the task."""
     import torch
@@ -164,11 +177,7 @@ def _on_slot(task: Callable[[OrderT, str], ResultT], order: OrderT, slots: Slots
 def _begin(driver: int) -> None:
     """In a new worker: die with the driver, leave Ctrl-C to it, and load what every child needs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != driver:  # it died before the call above
-            os._exit(1)
+    die_with(driver)
     # Where psutil is installed, 300 MB are a leak to loky: CUDA, or one large network, has more, and a new
     # worker takes longer to start than most children do.
     process_executor._MAX_MEMORY_LEAK_SIZE = MOST_GROWTH

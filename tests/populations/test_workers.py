@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -53,6 +55,20 @@ def test_a_worker_that_grows_is_kept(tmp_path):
     stop_workers()  # they hold the memory
     assert len(processes) == 5
     assert len(set(processes)) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a call of Linux")
+def test_a_process_can_end_with_its_parent():
+    child = (
+        "import os, time; from populations.workers import die_with; "
+        "die_with(os.getppid()); print('ready', flush=True); time.sleep(300)"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+        process.communicate(timeout=30)  # the pipe is closed once neither lives
 
 
 def test_different_devices_are_held_one_at_a_time(tmp_path):

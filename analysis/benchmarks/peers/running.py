@@ -42,7 +42,7 @@ from populations.orders import DATA
 from populations.presets import PRESETS
 from populations.slots import Slots
 from populations.testing import Stored, accuracies_on_test
-from populations.workers import stop_workers
+from populations.workers import die_with, stop_workers
 
 CONTROLS: dict[str, ours.Variant] = {
     "random": ours.random_edits,
@@ -105,7 +105,7 @@ def run_cell(cell: Cell, out: Path) -> bool:
         Whether it was finished; otherwise the process has said why not.
     """
     process = multiprocessing.get_context("spawn").Process(
-        target=_run_here, args=(cell, out, time.monotonic())
+        target=_run_here, args=(cell, out, time.monotonic(), os.getpid())
     )
     process.start()
     try:
@@ -116,7 +116,8 @@ def run_cell(cell: Cell, out: Path) -> bool:
     return process.exitcode == 0
 
 
-def _run_here(cell: Cell, out: Path, started: float) -> None:
+def _run_here(cell: Cell, out: Path, started: float, parent: int) -> None:
+    die_with(parent)
     try:
         record = make_record(cell, out, started)
     except (ValueError, OSError, EvolutionError) as error:
