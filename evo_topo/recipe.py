@@ -30,8 +30,8 @@ class Recipe:
     """Examples per optimiser step, unless the training is long."""
 
     batch_doublings: int = 0
-    """How often a long training may double its batch, and the learning rate with it (Goyal et al. 2017):
-    larger batches take less time per example, and learn as much from it where steps are many."""
+    """How often a long training may double its batch, and the learning rate with it (Goyal et al. 2017).
+    Larger batches take less time per example and, where steps are many, learn as much from as many."""
 
     learning_rate: float
     """Largest learning rate with `batch_size`, reached at the end of the warm-up."""
