@@ -6,9 +6,6 @@ from dataclasses import dataclass
 LEAST_STEPS = 750
 """Steps that doubling the batch leaves a training: with fewer it learns less from as many examples. At equal
 examples, networks of Fashion-MNIST came to the same loss with 1,170 steps of 256 as with 4,690 of 64."""
-STEP_SHARE = 0.45
-"""Share of the time of a step of `batch_size` that a larger batch does not prolong: launches and set-up. A
-guess, from small networks on a CPU; who plans by it corrects it by what trainings take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +95,6 @@ class Recipe:
         the examples seen are ``steps * batch``.
         """
         return max(1, round(self.examples / self.batch))
-
-    @property
-    def relative_seconds(self) -> float:
-        """About how long an example takes, as a share of what it takes with `batch_size`."""
-        return 1 - STEP_SHARE * (1 - self.batch_size / self.batch)
 
 
 def _check_whole(name: str, value: object, low: int) -> None:

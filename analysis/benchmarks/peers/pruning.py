@@ -33,7 +33,7 @@ from evo_topo.training_end import Diverged
 from populations.development import probe_split, shared_task
 from populations.orders import DATA, weights_path
 from populations.seeds import derive_seed
-from populations.timing import most_that_fit
+from populations.timing import most_that_fit, relative_seconds
 from populations.weights import save_weights
 from populations.workers import run_tasks
 
@@ -185,15 +185,11 @@ def train_until(
     per_example = (time.perf_counter() - started) / timed.examples
     # A pass without gradients costs a third of a training step (Kaplan et al. 2020, sec. 2.1).
     measuring = (len(task.validation.targets) + recipe.calibration_examples) * per_example / 3
-
-    def lasting(examples: int) -> Recipe:
-        return dataclasses.replace(recipe, examples=examples)
-
     left = deadline - clock.elapsed - measuring
     examples = most_that_fit(
-        lambda n: n * per_example * lasting(n).relative_seconds, left, at_least=recipe.batch_size
+        lambda n: n * per_example * relative_seconds(recipe, n), left, at_least=recipe.batch_size
     )
-    train(model, task, lasting(examples), seed, seconds=left)
+    train(model, task, dataclasses.replace(recipe, examples=examples), seed, seconds=left)
     model.to(memory_format=torch.channels_last)  # as evo_topo's workers measure: a quarter faster
     reestimate_batchnorm(model, task, recipe.calibration_examples, seed)
     accuracy = evaluate(model, task.validation, task).accuracy
