@@ -23,8 +23,11 @@ from populations.individual import Screened
 from populations.orders import Order, weights_path
 from populations.weights import load_start, load_weights
 
-REFIT_EXAMPLES = 512
-"""Of the probe, what new parameters are directed by and survivors refit on; more helped little."""
+DIRECTING_EXAMPLES = 512
+"""Of the probe, what new parameters are directed by."""
+REFIT_EXAMPLES = 256
+"""Of the probe, what survivors are refit on. Twice as many take half as long again, and found the best of
+three prunes (by validation, refit alike) in 90 instead of 87 of 100 choices, with 0.005 less of loss."""
 LEAST_RISE = 1e-3
 """In nats: of two prunes that raise the loss by less, the one that saves more is better."""
 
@@ -96,7 +99,7 @@ def _edited(
     """A child as it starts: inherited, and refit to its parent where the edit changes the function."""
     inherited = refit = None
     for part in (edit.first, edit.second) if isinstance(edit, Trade) else (edit,):
-        child, child_model = part.apply(genome), inherit(model, genome, part, probe.first(REFIT_EXAMPLES))
+        child, child_model = part.apply(genome), inherit(model, genome, part, probe.first(DIRECTING_EXAMPLES))
         if not part.is_function_preserving:
             inherited = mean_loss(child_model, *probe)
             reconstruct(child_model, model, genome, part, probe.first(REFIT_EXAMPLES).inputs, seed=seed)

@@ -42,7 +42,7 @@ def slow_rate(order, edit, probe):
     """Rise of the loss by the square of the halvings of FLOPs, one edit at a time."""
     genome, model = small_founder(), build(small_founder())
     load_weights(model, weights_path(Path(order.run_dir), 0), order.parent_sha256)
-    child = inherit(model, genome, edit, probe.first(REFIT_EXAMPLES))
+    child = inherit(model, genome, edit, probe)
     reconstruct(child, model, genome, edit, probe.first(REFIT_EXAMPLES).inputs, seed=order.seed)
     rise = max(LEAST_RISE, mean_loss(child, *probe) - mean_loss(model, *probe))
     return rise / (math.log2(count_flops(genome)) - math.log2(count_flops(edit.apply(genome)))) ** 2
