@@ -51,7 +51,7 @@ def propose(
     genome: Genome,
     prices: Prices,
     rng: RandomSource,
-    growth: float = 0.25,
+    growth: float = 0.1,
     smallest: float = 0.1,
     largest: float = 0.75,
     calibration: Calibration | None = None,

@@ -66,7 +66,7 @@ PRESETS: dict[PresetName, Preset] = {
             example_exponent=0.25,
             polished=8,
             doubling=10,
-            accuracy_floor=0.7,
+            accuracy_floor=0.8,  # in so short a training, a linear classifier (7,840 MACs) comes to 0.79
         ),
     ),
     "cifar10": Preset(
