@@ -7,7 +7,7 @@ same whenever and wherever it is bred.
 from __future__ import annotations
 
 import random
-from collections.abc import Container
+from collections.abc import Callable, Container
 from functools import partial
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from deap import base, tools
 from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
 from evo_topo.edits import EditError
-from evo_topo.mutation import propose, rivals
+from evo_topo.mutation import Proposal, propose, rivals
 from populations.births import Birth, further_training
 from populations.config import Config
 from populations.fitness import Member
@@ -123,26 +123,18 @@ def breed(
     if prices is None or rng.random() < config.train_on:
         return further_training(parent, id, generation)
     limit = max(ceiling, parent.flops)  # from above the ceiling, prunes lead down step by step
+    mutate = partial(
+        toolbox.mutate,
+        parent.genome,
+        prices,
+        rng,
+        calibration=calibration,
+        mutations=config.mutations,
+        smallest=OUTWARD if is_outward else STEP,
+    )
     growth = 0.0 if is_outward else config.growth  # what grows does not draw the front out
-    try:
-        mutate = partial(
-            toolbox.mutate,
-            parent.genome,
-            prices,
-            rng,
-            calibration=calibration,
-            mutations=config.mutations,
-            smallest=OUTWARD if is_outward else STEP,
-        )
-        for _ in range(TRIES):
-            proposal = mutate(growth=growth)
-            if count_flops(proposal.genome) > limit:
-                proposal = mutate(growth=0.0)
-            if proposal.genome.fingerprint not in known and count_flops(proposal.genome) <= limit:
-                break
-    except EditError:  # no edit applies: it can still train on
-        return further_training(parent, id, generation)
-    if count_flops(proposal.genome) > limit:
+    proposal = _draw_mutation(mutate, growth, limit, known)
+    if proposal is None:
         return further_training(parent, id, generation)
     predicted, promised = proposal.predicted_loss_change, proposal.promise
     if prices.criterion != "obd":
@@ -162,6 +154,26 @@ def _draw_parent(
     if outward and rng.random() < config.outward:
         parent = outward
     return parent, parent is outward
+
+
+def _draw_mutation(
+    mutate: Callable[..., Proposal], growth: float, limit: float, known: Container[str]
+) -> Proposal | None:
+    """A mutation within a limit of FLOPs, to a network that is new to the run if one is soon found.
+
+    None where no edit applies, or the last one drawn is beyond the limit.
+    """
+    try:
+        for _ in range(TRIES):
+            proposal = mutate(growth=growth)
+            if count_flops(proposal.genome) > limit:
+                proposal = mutate(growth=0.0)
+            is_within = count_flops(proposal.genome) <= limit
+            if is_within and proposal.genome.fingerprint not in known:
+                break
+    except EditError:
+        return None
+    return proposal if is_within else None
 
 
 def _accuracy(individual: Individual) -> float:
