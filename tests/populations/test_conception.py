@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from evo_topo import PruneLayer, PruneUnits, SplitUnits, build, count_flops
-from evo_topo.inheritance import inherit
+from evo_topo.inheritance import Probe, inherit
 from evo_topo.saliency import mean_loss, reconstruct
 from evo_topo.task_file import save_task
-from populations.conception import LEAST_RISE, REFIT_EXAMPLES, conceive
+from populations.conception import LEAST_RISE, conceive, refit_examples
 from populations.development import develop, probe_split
 from populations.orders import DATA, Order, Rival, weights_path
 from populations.weights import load_weights
@@ -43,7 +43,7 @@ def slow_rate(order, edit, probe):
     genome, model = small_founder(), build(small_founder())
     load_weights(model, weights_path(Path(order.run_dir), 0), order.parent_sha256)
     child = inherit(model, genome, edit, probe)
-    reconstruct(child, model, genome, edit, probe.first(REFIT_EXAMPLES).inputs, seed=order.seed)
+    reconstruct(child, model, genome, edit, probe.first(refit_examples(probe)).inputs, seed=order.seed)
     rise = max(LEAST_RISE, mean_loss(child, *probe) - mean_loss(model, *probe))
     return rise / (math.log2(count_flops(genome)) - math.log2(count_flops(edit.apply(genome)))) ** 2
 
@@ -64,6 +64,14 @@ def test_the_best_is_chosen_whatever_the_order(order, first):
     for screened in child.screened:
         genome = screened.edit.apply(small_founder())
         assert (screened.fingerprint, screened.flops) == (genome.fingerprint, count_flops(genome))
+
+
+@pytest.mark.parametrize(
+    ("shape", "examples"),
+    [((1, 8, 8), 512), ((1, 28, 28), 256), ((3, 32, 32), 256), ((7,), 512), ((2, 600), 333)],
+)
+def test_smaller_inputs_are_refit_on_more_examples(shape, examples):
+    assert refit_examples(Probe(torch.zeros(1, *shape), torch.zeros(1))) == examples
 
 
 def test_a_single_mutation_is_not_screened(order):
