@@ -24,7 +24,7 @@ PRICED_ONE_BY_ONE: tuple[type[AnyEdit], ...] = tuple(
 """Kinds that the prices of units and layers say nothing of."""
 
 
-def candidate_edits(genome: Genome, rng: RandomSource, most: int = 12) -> list[AnyEdit]:
+def candidate_edits(genome: Genome, rng: RandomSource, most: int = 14) -> list[AnyEdit]:
     """Draws structural edits of all kinds but those of units and whole layers: random sites, sizes varied.
 
     The kinds take turns, so that one with few sites is not crowded out. A kind that prunes gives two at its

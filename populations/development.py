@@ -137,7 +137,7 @@ def price_edits(
         prices = magnitude_prices(model, genome)
     else:
         edits = [*PruneLayer.legal(genome), *candidate_edits(genome, random.Random(seed))]
-        statistics, priced = price_with_gates(model, genome, edits, inputs, targets, seed=seed)
+        statistics, priced = price_with_gates(model, genome, edits, inputs, targets, seed=seed, refit=True)
         prices = obd_prices(statistics, genome, seed, priced)
     if not prices.are_finite:
         raise ArithmeticError("the predicted loss changes of its mutations are not finite")

@@ -48,9 +48,10 @@ class Sketch:
         self.conv_norm(width, source, kernel, stride)
         return self.add("relu", Activation("relu"))
 
-    def classify(self, num_classes: int) -> Genome:
-        """Ends the network with global average pooling and a linear classifier."""
-        self.add("pool", GlobalPool("avg"))
+    def classify(self, num_classes: int, pooled: bool = True) -> Genome:
+        """Ends the network with a linear classifier of the last map: of its means, or of every place."""
+        if pooled:
+            self.add("pool", GlobalPool("avg"))
         self.add("flatten", Flatten())
         return self.finish(num_classes)
 
@@ -61,7 +62,13 @@ class Sketch:
         return Genome(tuple(self.nodes))
 
 
-def conv_net(input_shape: Shape, num_classes: int, widths: Sequence[int], strides: Sequence[int]) -> Genome:
+def conv_net(
+    input_shape: Shape,
+    num_classes: int,
+    widths: Sequence[int],
+    strides: Sequence[int],
+    pooled: bool = True,
+) -> Genome:
     """A chain of 3-wide convolutions with BatchNorm and ReLU, 1-D or 2-D.
 
     Args:
@@ -69,12 +76,14 @@ def conv_net(input_shape: Shape, num_classes: int, widths: Sequence[int], stride
         num_classes: Number of classes.
         widths: Channels of each layer.
         strides: Stride of each layer.
+        pooled: Whether the classifier reads the mean of each channel rather than its whole map, which says
+            where something is, too.
     """
     sketch = Sketch(input_shape)
     last = "input0"
     for width, stride in zip(widths, strides, strict=True):
         last = sketch.conv_norm_relu(width, last, stride=stride)
-    return sketch.classify(num_classes)
+    return sketch.classify(num_classes, pooled)
 
 
 def residual_net(input_shape: Shape, num_classes: int, widths: Sequence[int], blocks: int) -> Genome:

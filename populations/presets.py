@@ -28,7 +28,7 @@ class Preset(NamedTuple):
 PRESETS: dict[PresetName, Preset] = {
     "digits": Preset(
         "1,797 handwritten digits of 8 x 8 pixels; comes with scikit-learn",
-        lambda: conv_net((1, 8, 8), 10, (32, 32, 64, 64), (1, 1, 2, 1)),
+        lambda: conv_net((1, 8, 8), 10, (32, 32, 64, 64), (1, 1, 2, 1), pooled=False),
         Config(
             preset="digits",
             recipe=Recipe(
@@ -53,7 +53,7 @@ PRESETS: dict[PresetName, Preset] = {
     ),
     "fashion-mnist": Preset(
         "70,000 pictures of clothes, 28 x 28 pixels",
-        lambda: conv_net((1, 28, 28), 10, (16, 16, 32, 32, 64, 64), (2, 1, 2, 1, 2, 1)),
+        lambda: conv_net((1, 28, 28), 10, (16, 16, 32, 32, 64, 64), (2, 1, 2, 1, 2, 1), pooled=False),
         Config(
             preset="fashion-mnist",
             recipe=Recipe(examples=8000, batch_size=64, batch_doublings=2, learning_rate=0.05, flip=True),

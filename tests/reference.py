@@ -17,6 +17,7 @@ from evo_topo.edits import (
     DownsampleEarlier,
     DownsampleLater,
     Factorise,
+    MergeLayers,
     PruneBranch,
     PruneConnections,
     PruneLayer,
@@ -25,9 +26,10 @@ from evo_topo.edits import (
     Trade,
     layer_chain,
 )
+from evo_topo.edits.merge_layers import link_between
 from evo_topo.edits.resolution_edits import region_behind
 from evo_topo.inheritance import inherit
-from evo_topo.ops import Add, Concat, Conv, Flatten, Input, Linear, Multiply, Output, Scale, Select
+from evo_topo.ops import Add, Concat, Conv, Flatten, Input, Linear, Multiply, Norm, Output, Scale, Select
 from evo_topo.phenotype import build
 from evo_topo.units import unit_table
 
@@ -159,6 +161,8 @@ def expected_output(model, genome, edit, inputs):
         return forward_without_branch(model, genome, edit.node, edit.branch, inputs)
     if isinstance(edit, DownsampleEarlier | DownsampleLater):
         return forward_with_moved_stride(model, genome, edit, inputs)
+    if isinstance(edit, MergeLayers):
+        return forward_with_layers_merged(model, genome, edit, inputs)
     if isinstance(edit, Factorise):
         model = copy.deepcopy(model)
         weight = model.get_submodule(edit.layer).weight.data
@@ -237,7 +241,108 @@ def forward_with_moved_stride(model, genome, edit, inputs):
 
     changed = {name: convolution(name, earlier) for name in region.makers}
     changed |= {name: convolution(name, not earlier) for name in readers}
-    return forward(model, genome, inputs, changed=changed)
+    dead = set()
+    for name in region.readers:
+        if isinstance(genome.by_name[name].op, Flatten):
+            (shape,) = genome.input_shapes(genome.by_name[name])
+            changed[name] = partial(flat_at_places, shape, stride, earlier)
+            gone = torch.ones(shape)
+            gone[(..., *[slice(None, None, s) for s in stride])] = 0
+            channels = gone.flatten().nonzero().flatten().tolist() if earlier else ()
+            dead |= {(behind, c) for behind in carriers(genome, name) for c in channels}
+    return forward(model, genome, inputs, dead=dead, changed=changed)
+
+
+def flat_at_places(shape, stride, earlier, read):
+    """A map of another resolution as the features of one of this shape; places that are lacking are zero."""
+    places = (..., *[slice(None, None, s) for s in stride])
+    full = torch.zeros(len(read), *shape, dtype=read.dtype)
+    if earlier:
+        full[places] = read
+    else:
+        full = read[places]
+    return full.flatten(1)
+
+
+def carriers(genome, name):
+    """A node and all that hand its features on until a layer mixes them."""
+    found = {name}
+    for node in genome.nodes:
+        if not isinstance(node.op, Linear) and found.intersection(node.inputs):
+            found.add(node.name)
+    return found
+
+
+def forward_with_layers_merged(model, genome, edit, inputs):
+    """The network with the product of two layers, of which the taps in the middle are left."""
+    first, second, between = link_between(genome, edit.first, edit.second)
+    parts = [model.get_submodule(n.name) for n in between if isinstance(n.op, Norm)]
+    read = evaluate_nodes(model, genome, inputs)[first.inputs[0]]
+    one, two = (model.get_submodule(node.name) for node in (first, second))
+
+    def in_turn(x, last):
+        x = one(x)
+        for part in parts:
+            x = part(x)
+        return last(x)
+
+    if isinstance(second.op, Conv):
+        taps = partial(torch.einsum, "om,nm...->no...", two.weight.flatten(2).sum(2))  # as a 1x1
+        wide = product_of_windows(one.weight, gains(parts, one.weight), two.weight, first.op.stride)
+        for dim, (a, b) in enumerate(zip(first.op.kernel, second.op.kernel, strict=True)):
+            beyond = (wide.shape[dim + 2] - max(a, b)) // 2
+            for at in (*range(beyond), *range(wide.shape[dim + 2] - beyond, wide.shape[dim + 2])):
+                wide.select(dim + 2, at).zero_()
+        steps = list(zip(first.op.stride, first.op.padding, second.op.stride, second.op.padding, strict=True))
+        convolve = conv1d if len(steps) == 1 else conv2d
+        stride, padding = [s * t for s, _, t, _ in steps], [p + q * s for s, p, _, q in steps]
+        made = convolve(read, wide, None, stride, padding)
+        point = (1, -1, *[1] * len(steps))
+        nothing = torch.zeros(1, *genome.shapes[first.inputs[0]], dtype=read.dtype)
+        constant = in_turn(nothing, taps)
+        middle = constant[(..., *[extent // 2 for extent in constant.shape[2:]])]
+    else:
+        made = in_turn(read, lambda x: two(x.flatten(1)))
+        made = made - in_turn(torch.zeros_like(read), lambda x: two(x.flatten(1)))
+        middle = in_turn(torch.zeros_like(read), lambda x: linear(x.flatten(1), two.weight))[:1]
+        point = (1, -1)
+    if two.bias is not None:
+        made = made + (middle + two.bias).view(point)
+    return forward(model, genome, inputs, known={second.name: made})
+
+
+def gains(norms, weight):
+    """The slope of BatchNorms in turn, by channel."""
+    shape = (1, len(weight), *[1] * (weight.dim() - 2))
+    slope = torch.ones(shape, dtype=weight.dtype)
+    for norm in norms:
+        slope = slope * (norm(torch.ones_like(slope)) - norm(torch.zeros_like(slope)))
+    return slope.flatten()
+
+
+def product_of_windows(first, gain, second, stride):
+    """The window of two convolutions in turn, number by number."""
+    taps, inner = second.shape[2:], first.shape[2:]
+    size = [(n - 1) * s + m for n, s, m in zip(taps, stride, inner, strict=True)]
+    found = torch.zeros(len(second), first.shape[1], *size, dtype=first.dtype)
+    for outer_tap in torch.cartesian_prod(*map(torch.arange, taps)).reshape(-1, len(taps)).tolist():
+        for tap in torch.cartesian_prod(*map(torch.arange, inner)).reshape(-1, len(taps)).tolist():
+            place = [t * s + u for t, s, u in zip(outer_tap, stride, tap, strict=True)]
+            for middle in range(len(first)):
+                row, column = second[(slice(None), middle, *outer_tap)], first[(middle, slice(None), *tap)]
+                found[(..., *place)] += gain[middle] * torch.outer(row, column)
+    return found
+
+
+def patches(layer, read):
+    """Rows of what the layer multiplies with its weights: read off with one-hot weights, slowly."""
+    size = layer.weight[0].numel()
+    one_hot = torch.eye(size).double().reshape(size, *layer.weight.shape[1:])
+    if read.dim() == 2:
+        return read
+    convolve = {3: torch.conv1d, 4: torch.conv2d}[read.dim()]
+    found = convolve(read, one_hot, None, layer.stride, layer.padding, layer.dilation)
+    return found.transpose(0, 1).flatten(1).T
 
 
 def nearest_factorisable(weight, form, rank):

@@ -3,7 +3,7 @@
 | scale       | prune                     | grow                                                   |
 |-------------|---------------------------|--------------------------------------------------------|
 | units       | `PruneUnits`              | `SplitUnits` (Net2Wider, Chen et al. 2016), `AddUnits` |
-| layers      | `PruneLayer`              | `SplitLayer` (Net2Deeper, same paper)                  |
+| layers      | `PruneLayer`, `MergeLayers` | `SplitLayer` (Net2Deeper, same paper)                  |
 | branches    | `PruneBranch`             | `SplitBranch`                                          |
 | kernels     | `ShrinkKernel`            | `GrowKernel`                                           |
 | operators   | `Factorise`               | `Fuse`, its exact counterpart                          |
@@ -36,6 +36,7 @@ from evo_topo.edits.fuse import Fuse
 from evo_topo.edits.kernel_edits import GrowKernel, ShrinkKernel
 from evo_topo.edits.kinds import GROWTHS, PRUNES, SingleEdit
 from evo_topo.edits.layer_edits import PruneLayer, SplitLayer, layer_chain
+from evo_topo.edits.merge_layers import MergeLayers
 from evo_topo.edits.precision_edits import Binarise, Debinarise
 from evo_topo.edits.prune_branch import PruneBranch
 from evo_topo.edits.resolution_edits import DownsampleEarlier, DownsampleLater
@@ -62,6 +63,7 @@ __all__ = [
     "Fuse",
     "GrowConnections",
     "GrowKernel",
+    "MergeLayers",
     "PruneBranch",
     "PruneConnections",
     "PruneLayer",

@@ -8,6 +8,7 @@ from evo_topo.edits.factorise import Factorise
 from evo_topo.edits.fuse import Fuse
 from evo_topo.edits.kernel_edits import GrowKernel, ShrinkKernel
 from evo_topo.edits.layer_edits import PruneLayer, SplitLayer
+from evo_topo.edits.merge_layers import MergeLayers
 from evo_topo.edits.precision_edits import Binarise, Debinarise
 from evo_topo.edits.prune_branch import PruneBranch
 from evo_topo.edits.resolution_edits import DownsampleEarlier, DownsampleLater
@@ -20,6 +21,7 @@ SingleEdit = (
     | AddUnits
     | PruneLayer
     | SplitLayer
+    | MergeLayers
     | PruneBranch
     | SplitBranch
     | ShrinkKernel
@@ -38,6 +40,7 @@ SingleEdit = (
 PRUNES: tuple[type[SingleEdit], ...] = (
     PruneUnits,
     PruneLayer,
+    MergeLayers,
     PruneBranch,
     ShrinkKernel,
     Factorise,

@@ -1,33 +1,46 @@
 """Resolution edits: move a stride from the convolutions that read a map to those that make it, or back.
 
-A global pool reads a map of any extents, so it has a stride to give, and room for one.
+A global pool reads a map of any extents, so it has a stride to give, and room for one. So has a linear layer
+behind a `Flatten`: it keeps the weights of the places that stay, and those of places that come start at zero.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import product
 from typing import NamedTuple, Self
 
 import msgspec
 
+from evo_topo.channels import route_channels
 from evo_topo.edits.base import Edit, EditError
 from evo_topo.edits.surgery import conv_of, with_ops
 from evo_topo.genome import Genome, once_per_genome
-from evo_topo.ops import Activation, Add, Concat, Conv, Dropout, GlobalPool, Multiply, Norm
+from evo_topo.ops import (
+    Activation,
+    Add,
+    Concat,
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalPool,
+    Linear,
+    Multiply,
+    Norm,
+    is_plain,
+)
+from evo_topo.units import NEW
 
 NEW_STRIDE = 2
-"""Of the convolutions that make a map which global pools alone read."""
+"""Of the convolutions that make a map which no convolution reads."""
 _PIXELWISE = {Norm, Activation, Dropout, Add, Multiply, Concat}
 
 
-class DownsampleEarlier(Edit, frozen=True, tag="downsample_earlier"):
-    """Moves a stride from the convolutions that read a map to those that make it.
-
-    All nodes between them then work at the lower resolution; weights stay as they are. A map that global
-    pools alone read is made with a new stride.
+class _ResolutionEdit(Edit, frozen=True):
+    """An edit of the resolution of one map.
 
     Attributes:
-        conv: One of the convolutions that make the map and take the stride over.
+        conv: One of the convolutions that make the map.
     """
 
     conv: str
@@ -35,40 +48,42 @@ class DownsampleEarlier(Edit, frozen=True, tag="downsample_earlier"):
     def apply(self, genome: Genome) -> Genome:
         return _with_moved_stride(genome, self, region_behind(genome, self.conv))
 
+    def channel_map(self, genome: Genome) -> dict[str, list[int]]:
+        child = self.apply(genome)
+        readers = region_behind(genome, self.conv).readers
+        flat = [name for name in readers if isinstance(genome.by_name[name].op, Flatten)]
+        given = {name: _kept_places(genome, child, self.conv, name) for name in flat}
+        return route_channels(genome, given) if given else {}
+
     def joint(self, genome: Genome) -> tuple[str, str] | None:
         self.apply(genome)
-        return _only_reader(genome, self.conv)
+        readers = region_behind(genome, self.conv).readers
+        while len(readers) == 1 and not isinstance(genome.by_name[readers[0]].op, Conv | GlobalPool | Linear):
+            readers = list(genome.readers[readers[0]])
+        return (readers[0], readers[0]) if len(readers) == 1 else None
 
     @classmethod
     def candidates(cls, genome: Genome) -> Iterator[Self]:
         return (cls(conv) for conv, (_, stranger) in _regions(genome).items() if stranger is None)
+
+
+class DownsampleEarlier(_ResolutionEdit, frozen=True, tag="downsample_earlier"):
+    """Moves a stride from the convolutions that read a map to those that make it.
+
+    All nodes between them then work at the lower resolution; weights stay as they are. A map that no
+    convolution reads, but global pools or linear layers do, is made with a new stride.
+    """
 
     def describe(self) -> str:
         return f"downsample earlier, in {self.conv}"
 
 
-class DownsampleLater(Edit, frozen=True, tag="downsample_later"):
+class DownsampleLater(_ResolutionEdit, frozen=True, tag="downsample_later"):
     """Moves a stride from the convolutions that make a map to those that read it.
 
-    All nodes between them then work at the higher resolution; weights stay as they are. Where global pools
-    alone read the map, the stride is gone.
-
-    Attributes:
-        conv: One of the convolutions that make the map and give the stride away.
+    All nodes between them then work at the higher resolution; weights stay as they are. Where no convolution
+    reads the map, the stride is gone.
     """
-
-    conv: str
-
-    def apply(self, genome: Genome) -> Genome:
-        return _with_moved_stride(genome, self, region_behind(genome, self.conv))
-
-    def joint(self, genome: Genome) -> tuple[str, str] | None:
-        self.apply(genome)
-        return _only_reader(genome, self.conv)
-
-    @classmethod
-    def candidates(cls, genome: Genome) -> Iterator[Self]:
-        return (cls(conv) for conv, (_, stranger) in _regions(genome).items() if stranger is None)
 
     def describe(self) -> str:
         return f"downsample later, behind {self.conv}"
@@ -80,7 +95,8 @@ class Region(NamedTuple):
     Attributes:
         makers: Convolutions that make it.
         between: Nodes that work on it pixel by pixel.
-        readers: Convolutions that read it and make another one, and global pools.
+        readers: Convolutions that read it and make another one, global pools, and each `Flatten` whose
+            features linear layers read.
     """
 
     makers: list[str]
@@ -97,8 +113,8 @@ def region_behind(genome: Genome, conv: str) -> Region:
     region, stranger = _regions(genome).get(conv) or _flood(genome, conv)
     if stranger is not None:
         raise EditError(
-            f"{stranger!r} also makes or reads the map behind {conv!r}: only convolutions and global "
-            "pools let its resolution change"
+            f"{stranger!r} also makes or reads the map behind {conv!r}: only convolutions, global "
+            "pools and linear layers let its resolution change"
         )
     return region
 
@@ -120,7 +136,7 @@ def _flood(genome: Genome, conv: str) -> tuple[Region, str | None]:
             if other in between:
                 continue
             op = genome.by_name[other].op
-            if isinstance(op, Conv) or (isinstance(op, GlobalPool) and end is readers):
+            if isinstance(op, Conv) or (end is readers and _reads_any_extents(genome, other)):
                 part = end
             elif type(op) in _PIXELWISE and genome.shapes[other][1:] == extents:
                 part = between
@@ -134,7 +150,7 @@ def _flood(genome: Genome, conv: str) -> tuple[Region, str | None]:
     return Region(*parts), stranger
 
 
-def _with_moved_stride(genome: Genome, edit: DownsampleEarlier | DownsampleLater, region: Region) -> Genome:
+def _with_moved_stride(genome: Genome, edit: _ResolutionEdit, region: Region) -> Genome:
     """The child in which the makers of a map and its readers have exchanged their strides."""
     readers = [name for name in region.readers if isinstance(genome.by_name[name].op, Conv)]
     givers, takers = region.makers, readers
@@ -156,7 +172,8 @@ def _with_moved_stride(genome: Genome, edit: DownsampleEarlier | DownsampleLater
     if child.shapes[edit.conv] == genome.shapes[edit.conv]:
         raise EditError(f"the map behind {edit.conv!r} is {genome.shapes[edit.conv]}: it stays as it is")
     for name in region.readers:
-        if child.shapes[name] != genome.shapes[name]:
+        is_flat = isinstance(genome.by_name[name].op, Flatten)
+        if child.shapes[name] != genome.shapes[name] and not is_flat:
             raise EditError(
                 f"{name!r} would make {child.shapes[name]} instead of {genome.shapes[name]}: "
                 "the stride cannot move across this kernel and padding"
@@ -168,9 +185,40 @@ def _listed(items: Iterable[object]) -> str:
     return ", ".join(map(str, items)) or "nothing"
 
 
-def _only_reader(genome: Genome, conv: str) -> tuple[str, str] | None:
-    readers = region_behind(genome, conv).readers
-    return (readers[0], readers[0]) if len(readers) == 1 else None
+def _reads_any_extents(genome: Genome, name: str) -> bool:
+    """Whether a node is a global pool, or a `Flatten` whose features plain linear layers alone read."""
+    op = genome.by_name[name].op
+    if not isinstance(op, Flatten):
+        return isinstance(op, GlobalPool)
+    waiting, seen = [name], {name}
+    while waiting:
+        readers = [genome.by_name[reader] for reader in genome.readers[waiting.pop()]]
+        if not readers:
+            return False
+        for reader in readers:
+            is_between = isinstance(reader.op, Norm | Activation | Dropout)
+            if not is_between and not (isinstance(reader.op, Linear) and is_plain(reader.op)):
+                return False
+            if is_between and reader.name not in seen:
+                seen.add(reader.name)
+                waiting.append(reader.name)
+    return True
+
+
+def _kept_places(genome: Genome, child: Genome, conv: str, flatten: str) -> list[int]:
+    """For each feature of the child's `Flatten`, the parent's feature of the same place, or `NEW`."""
+    (before,) = genome.input_shapes(genome.by_name[flatten])
+    (after,) = child.input_shapes(child.by_name[flatten])
+    old, new = (conv_of(which, conv)[1].stride for which in (genome, child))
+    found = []
+    for channel, *place in product(*map(range, after)):
+        # in units of what the convolution reads, both maps have a place every so many steps
+        at = [divmod(p * n, o) for p, n, o in zip(place, new, old, strict=True)]
+        index = channel
+        for (steps, _), extent in zip(at, before[1:], strict=True):
+            index = index * extent + steps
+        found.append(NEW if any(rest for _, rest in at) else index)
+    return found
 
 
 @once_per_genome

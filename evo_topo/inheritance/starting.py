@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from evo_topo.edits import AnyEdit, Factorise, Fuse, SplitBranch, SplitLayer
+from evo_topo.edits import AnyEdit, Factorise, Fuse, MergeLayers, SplitBranch, SplitLayer
+from evo_topo.edits.merge_layers import link_between
 from evo_topo.genome import Genome, Node
 from evo_topo.inheritance.factors import expand_factors, fire_factors, reduce_factors, separable_factors
 from evo_topo.inheritance.fusing import fused_state
+from evo_topo.inheritance.merging import merged_state
 from evo_topo.ops import Concat, Conv, Linear, Norm
 
 
@@ -40,6 +42,16 @@ def start_new_nodes(
             first, second = (model.get_submodule(name) for name in (edit.first, edit.second))
             assert isinstance(fused.weight, Tensor)
             _set(fused, *fused_state(first, second, edit.is_parallel(genome), fused.weight))
+        case MergeLayers():
+            merged, link = (
+                child_model.get_submodule(new[-1].name),
+                link_between(genome, edit.first, edit.second),
+            )
+            first, second = (model.get_submodule(name) for name in (edit.first, edit.second))
+            between = [model.get_submodule(node.name) for node in link.between if isinstance(node.op, Norm)]
+            (read,) = genome.input_shapes(link.first)
+            assert isinstance(merged.weight, Tensor)
+            _set(merged, *merged_state(first, between, second, read[1:], merged.weight))
 
 
 def _set_factors(layer: nn.Module, edit: Factorise, factors: list[nn.Module]) -> None:

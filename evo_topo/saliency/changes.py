@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from evo_topo.curvature import seeded_gradients
 from evo_topo.genome import Genome, Node
+from evo_topo.hooks import in_mode
 from evo_topo.ops import Input
 from evo_topo.phenotype import node_value
 from evo_topo.saliency.gates import GateProbe
@@ -105,6 +106,18 @@ def run_nodes(nodes: Sequence[Node], modules: nn.Module, values: Values) -> dict
     for node in nodes:
         found[node.name] = node_value(node, modules, [found[name] for name in node.inputs])
     return found
+
+
+@torch.no_grad()
+def activations(model: nn.Module, genome: Genome, inputs: Tensor) -> dict[str, Tensor]:
+    """Every activation of a network in evaluation mode, without its graph."""
+    values: dict[str, Tensor] = {}
+    with in_mode(model, training=False):
+        for node in genome.nodes:
+            is_input = isinstance(node.op, Input)
+            reads = [values[name] for name in node.inputs]
+            values[node.name] = inputs if is_input else node_value(node, model, reads)
+    return values
 
 
 def along(responses: Sequence[Response], differences: Iterable[tuple[str, Tensor]]) -> list[Tensor]:

@@ -17,8 +17,19 @@ from torch.nn.functional import cross_entropy
 from evo_topo.edits import AnyEdit
 from evo_topo.genome import Genome
 from evo_topo.inheritance import Probe, inherit_some
+from evo_topo.ops import is_plain
 from evo_topo.saliency.behind import Behind
-from evo_topo.saliency.changes import Response, Values, along, in_common, nodes_towards, run_nodes
+from evo_topo.saliency.changes import (
+    Response,
+    Values,
+    activations,
+    along,
+    in_common,
+    nodes_towards,
+    run_nodes,
+)
+from evo_topo.saliency.least_squares import fit_layer, has_free_mean
+from evo_topo.units import mixes_units
 
 
 class LocalChange:
@@ -41,11 +52,33 @@ class LocalChange:
         child = edit.apply(genome)
         self._nodes = nodes_towards(child, [self._after], in_common(genome, child))
         self._modules = inherit_some(model, genome, edit, child, self._nodes, probe)
+        self._has_free_mean = has_free_mean(child, child.by_name[self._after])
+        self._shift: Tensor | None = None
+
+    @torch.no_grad()
+    def refit(self, values: Values) -> None:
+        """Fits the layer that makes the new value to the old one by least squares, as children are refit.
+
+        A Norm behind it, which a child re-estimates, takes out what is left of the difference of the means.
+
+        Args:
+            values: Every activation of the parent.
+        """
+        if not self._nodes or not mixes_units(self._nodes[-1]) or not is_plain(self._nodes[-1].op):
+            return
+        *others, last = self._nodes
+        read, wanted = run_nodes(others, self._modules, values)[last.inputs[0]], values[self.joint]
+        layer, rows = self._modules.get_submodule(last.name), range(wanted.shape[1])
+        fit_layer(layer, read, wanted, rows, self._has_free_mean, torch.Generator().manual_seed(0))
+        if self._has_free_mean and layer.bias is None:
+            apart = wanted - self.value(values)
+            self._shift = apart.mean([0, *range(2, apart.dim())], keepdim=True)
 
     @torch.no_grad()
     def value(self, values: Values) -> Tensor:
         """The new value of the joint, (examples, ...)."""
-        return run_nodes(self._nodes, self._modules, values)[self._after]
+        value = run_nodes(self._nodes, self._modules, values)[self._after]
+        return value if self._shift is None else value + self._shift
 
 
 class LocalPrices:
@@ -57,13 +90,24 @@ class LocalPrices:
         edits: Local edits.
         seen: Examples that say which connections a layer keeps, where that is asked.
         measured: The first so many examples are measured, too.
+        refit: Whether what makes the new value at a joint is refit to the old one on `seen`.
     """
 
     def __init__(
-        self, model: nn.Module, genome: Genome, edits: Iterable[AnyEdit], seen: Probe, measured: int
+        self,
+        model: nn.Module,
+        genome: Genome,
+        edits: Iterable[AnyEdit],
+        seen: Probe,
+        measured: int,
+        refit: bool = False,
     ) -> None:
         self._end, self._unmeasured = genome.nodes[-1].name, measured
         changes = {edit: LocalChange(model, genome, edit, seen) for edit in edits}
+        if refit and changes:
+            values = activations(model, genome, seen.inputs)
+            for change in changes.values():
+                change.refit(values)
         self.joints: Collection[str] = dict.fromkeys(change.joint for change in changes.values())
         self._changes = {  # those of one joint together
             joint: {edit: change for edit, change in changes.items() if change.joint == joint}

@@ -61,6 +61,7 @@ def price(
     batch_size: int = 64,
     seed: int = 0,
     measured: int = MEASURED,
+    refit: bool = False,
 ) -> list[PricedEdit]:
     """Prices edits in one currency, by one pass over a batch of examples.
 
@@ -93,6 +94,8 @@ def price(
         batch_size: Examples whose activations are held at once.
         seed: Seed of the drawn labels.
         measured: Of these, the examples whose loss is measured for each edit with a joint.
+        refit: Whether edits with a joint are priced with the layer there refit by least squares, on as many
+            examples as choose connections: what `reconstruct` makes of them, but for the layers behind.
 
     Returns:
         One record per edit, in order.
@@ -102,7 +105,7 @@ def price(
         ValueError: If `measured` is below 0.
     """
     found = price_with_gates(
-        model, genome, edits, inputs, targets, curvature, share, batch_size, seed, measured
+        model, genome, edits, inputs, targets, curvature, share, batch_size, seed, measured, refit
     )
     return found[1]
 
@@ -118,6 +121,7 @@ def price_with_gates(
     batch_size: int = 64,
     seed: int = 0,
     measured: int = MEASURED,
+    refit: bool = False,
 ) -> tuple[GateStatistics, list[PricedEdit]]:
     """Gate statistics and prices of edits from the same pass; arguments and errors as in `price`."""
     if measured < 0:
@@ -130,7 +134,7 @@ def price_with_gates(
     seen = probe.first(max(1, round(DIAGONAL_SHARE * len(inputs))))
     directing = probe.first(max(1, round(DIRECTION_SHARE * len(inputs))))
     readings = layer_readings(model, genome, directing) if needs_readings else {}
-    local = LocalPrices(model, genome, [e for e in parts if _is_local(genome, e)], seen, measured)
+    local = LocalPrices(model, genome, [e for e in parts if _is_local(genome, e)], seen, measured, refit)
     grown: dict[AnyEdit, Growth] = {
         e: Growth(model, genome, e, readings) for e in parts if isinstance(e, GROWN)
     }

@@ -10,7 +10,7 @@ from analysis.benchmarks.peers import search
 from analysis.benchmarks.peers.cells import Bench, Point
 from evo_topo.cost import count_flops
 from evo_topo.genome import Genome
-from evo_topo.ops import Conv
+from evo_topo.ops import Conv, GlobalPool
 from populations.config import Config
 from populations.founders import conv_net
 from populations.lineage import Lineage
@@ -65,7 +65,8 @@ def thinned(founder: Genome, divisor: int) -> Genome:
     widths = [max(1, founder.shapes[node.name][0] // divisor) for node in convs]
     extents = [(founder.input_shapes(node)[0][1], founder.shapes[node.name][1]) for node in convs]
     strides = [math.ceil(before / after) for before, after in extents]
-    return conv_net(founder.input_shape, founder.num_classes, widths, strides)
+    pooled = any(isinstance(node.op, GlobalPool) for node in founder.nodes)
+    return conv_net(founder.input_shape, founder.num_classes, widths, strides, pooled)
 
 
 def evolved(bench: Bench, variant: Variant = as_it_is) -> list[Point]:

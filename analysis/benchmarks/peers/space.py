@@ -65,7 +65,7 @@ def as_parameters(stages: Sequence[Stage]) -> dict[str, Any]:
 
 
 def staged_net(input_shape: Shape, num_classes: int, stages: Sequence[Stage]) -> Genome:
-    """A chain of convolutions with BatchNorm and ReLU, then global average pooling and a linear layer.
+    """A chain of convolutions with BatchNorm and ReLU, and a linear layer that reads the whole last map.
 
     The very first layer is never separable: a depthwise filter of the raw pixels has nothing to choose from.
     """
@@ -81,7 +81,7 @@ def staged_net(input_shape: Shape, num_classes: int, stages: Sequence[Stage]) ->
             else:
                 last = sketch.conv_norm_relu(stage.width, last, stage.kernel, stride)
             width = stage.width
-    return sketch.classify(num_classes)
+    return sketch.classify(num_classes, pooled=False)
 
 
 def _depthwise(sketch: Sketch, width: int, source: str, kernel: int, stride: int) -> str:

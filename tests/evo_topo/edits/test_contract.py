@@ -24,6 +24,7 @@ from evo_topo.edits import (
     Fuse,
     GrowConnections,
     GrowKernel,
+    MergeLayers,
     PruneBranch,
     PruneConnections,
     PruneLayer,
@@ -282,6 +283,11 @@ def flat():
     return net.finish(net.linear(net.flat(net.conv(net.input, 2)), 3))
 
 
+def scored():
+    net = Sketch(2, 2, 2)
+    return net.finish(net.flat(net.conv(net.input, 2)))
+
+
 def shared():
     net = Sketch(2, 4, 4)
     x = net.conv(net.input, 2)
@@ -291,6 +297,16 @@ def shared():
 def features():
     net = Sketch(4)
     return net.finish(net.linear(net.relu(net.linear(net.input, 2)), 2))
+
+
+def bottleneck():
+    net = Sketch(4)
+    return net.finish(net.linear(net.relu(net.linear(net.input, 1)), 4))
+
+
+def far():
+    net = Sketch(2, 7, 7)
+    return net.end(net.conv(net.conv(net.input, 3, padding=(0, 0)), 3, padding=(0, 0)))
 
 
 def biased():
@@ -389,11 +405,19 @@ ILLEGAL = {
     "path from features": (residual, SplitBranch("conv1", "linear8"), "reads \\(features,\\)"),
     "nothing strided": (residual, DownsampleEarlier("conv1"), "conv3: expected one stride above 1"),
     "nothing to give": (residual, DownsampleLater("conv1"), "conv1: expected one stride above 1"),
-    "flat map": (flat, DownsampleEarlier("conv1"), "'flatten2' also makes or reads"),
+    "flat map of scores": (scored, DownsampleEarlier("conv1"), "'flatten2' also makes or reads"),
     "map of a pixel": (gated, DownsampleEarlier("conv5"), "'multiply7' also makes or reads"),
     "thinned to nothing": (pixel, DownsampleEarlier("conv1"), r"is \(2, 1, 1\): it stays as it is"),
     "taker strided": (EXAMPLES["strided"], DownsampleLater("conv11"), "stride 1, which can take one"),
     "stride across padding": (shifting, DownsampleEarlier("conv1"), "cannot move across this kernel"),
+    "merge a relu": (narrow, MergeLayers("conv1", "relu2"), "no Conv or Linear node 'relu2'"),
+    "merge sparse": (versatile, MergeLayers("conv4", "conv7"), "'conv7' is sparse or binary"),
+    "merge across a sum": (residual, MergeLayers("conv3", "linear8"), "'conv3' makes"),
+    "merge across a pool": (valid, MergeLayers("conv1", "linear4"), "'globalpool2' lies between"),
+    "merge backwards": (features, MergeLayers("linear3", "linear1"), "'output4' lies between"),
+    "merge groups": (EXAMPLES["depthwise"], MergeLayers("conv1", "conv4"), "'conv4' is grouped, dilated"),
+    "merge a bottleneck": (bottleneck, MergeLayers("linear1", "linear3"), "would save nothing"),
+    "merge a far window": (far, MergeLayers("conv1", "conv2"), r"needs a padding of \[-1, -1\]"),
     "only padding": (point, GrowKernel("conv4"), r"windows of 'conv4' would see only padding"),
 }
 

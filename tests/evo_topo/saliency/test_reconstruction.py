@@ -7,10 +7,10 @@ from evo_topo.channels import channel_origins
 from evo_topo.edits import EditError, PruneUnits
 from evo_topo.inheritance import inherit
 from evo_topo.ops import Norm, is_plain
-from evo_topo.saliency import reconstruct, reconstruction
+from evo_topo.saliency import least_squares, reconstruct
 from evo_topo.saliency.changes import in_common
 from evo_topo.units import mixes_units, unit_table
-from tests.reference import evaluate_nodes, random_inputs, randomised, relative_error
+from tests.reference import evaluate_nodes, patches, random_inputs, randomised, relative_error
 from tests.strategies import EXAMPLES, Sketch, genomes, marked_genomes
 
 NAMES = ["small_resnet", "dense", "squeeze_excitation", "one_dimensional", "flat_tied", "perceptron"]
@@ -20,8 +20,8 @@ MARKED = ["sparse", "binary", "versatile"]
 @pytest.fixture(autouse=True)
 def every_position(monkeypatch):
     """No drawing of positions, and chunks that do not divide the batch."""
-    monkeypatch.setattr(reconstruction, "EQUATIONS_PER_WEIGHT", 10**9)
-    monkeypatch.setattr(reconstruction, "_CHUNK", 7)
+    monkeypatch.setattr(least_squares, "EQUATIONS_PER_WEIGHT", 10**9)
+    monkeypatch.setattr(least_squares, "_CHUNK", 7)
 
 
 def half_pruned(genome):
@@ -69,7 +69,7 @@ def test_every_layer_is_at_the_minimum_of_its_penalised_squares(name):
         if free:
             error = error - error.mean(1, keepdim=True)
             columns = columns - columns.mean(0)
-        ridge = reconstruction.DAMPING * columns.square().mean()
+        ridge = least_squares.DAMPING * columns.square().mean()
         total = error.square().mean(1).sum() + ridge * (weight - old).square().sum()
         (gradient,) = torch.autograd.grad(total, weight)
         assert gradient.abs().max() < 1e-9
@@ -78,17 +78,6 @@ def test_every_layer_is_at_the_minimum_of_its_penalised_squares(name):
             assert mean.abs().max() < 1e-9
         checked += 1
     assert checked > 1
-
-
-def patches(layer, read):
-    """Rows of what the layer multiplies with its weights: read off with one-hot weights, slowly."""
-    size = layer.weight[0].numel()
-    one_hot = torch.eye(size).double().reshape(size, *layer.weight.shape[1:])
-    if read.dim() == 2:
-        return read
-    convolve = {3: torch.conv1d, 4: torch.conv2d}[read.dim()]
-    found = convolve(read, one_hot, None, layer.stride, layer.padding, layer.dilation)
-    return found.transpose(0, 1).flatten(1).T
 
 
 @pytest.mark.parametrize("name", MARKED)
@@ -142,7 +131,7 @@ def test_the_parent_stays_and_drawn_positions_are_enough(monkeypatch):
     genome = EXAMPLES["small_resnet"]()
     model, edit, inputs, every = refit(genome, 40)
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    monkeypatch.setattr(reconstruction, "EQUATIONS_PER_WEIGHT", 10)
+    monkeypatch.setattr(least_squares, "EQUATIONS_PER_WEIGHT", 10)
     some = [inherit(model, genome, edit) for _ in range(3)]
     for child_model, seed in zip(some, (0, 0, 1), strict=True):
         reconstruct(child_model, model, genome, edit, inputs, seed)
