@@ -82,7 +82,7 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
     assert result.returncode == 0, result.stderr
     assert '"seed": 3' in result.stdout
     assert "897 train, 450 validation, 450 test examples" in result.stdout
-    assert "1,493,632 MACs, 2,987,264 FLOPs, 65,834 parameters" in result.stdout
+    assert "1,503,232 MACs, 3,006,464 FLOPs, 75,434 parameters" in result.stdout
     assert result.stdout.endswith("devices: cpu, cpu\n")
     assert not (tmp_path / "none").exists()
 
