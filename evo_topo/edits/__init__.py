@@ -1,15 +1,15 @@
 """Edits: one mutation of a genome as frozen data, from which both child and inheritance follow.
 
-| scale       | prune                     | grow                                                   |
-|-------------|---------------------------|--------------------------------------------------------|
-| units       | `PruneUnits`              | `SplitUnits` (Net2Wider, Chen et al. 2016), `AddUnits` |
+| scale       | prune                       | grow                                                   |
+|-------------|-----------------------------|--------------------------------------------------------|
+| units       | `PruneUnits`                | `SplitUnits` (Net2Wider, Chen et al. 2016), `AddUnits` |
 | layers      | `PruneLayer`, `MergeLayers` | `SplitLayer` (Net2Deeper, same paper)                  |
-| branches    | `PruneBranch`             | `SplitBranch`                                          |
-| kernels     | `ShrinkKernel`            | `GrowKernel`                                           |
-| operators   | `Factorise`               | `Fuse`, its exact counterpart                          |
-| resolution  | `DownsampleEarlier`       | `DownsampleLater`                                      |
-| connections | `PruneConnections` (OBD)  | `GrowConnections` (RigL, Evci et al. 2020)             |
-| precision   | `Binarise` (BinaryNet)    | `Debinarise`                                           |
+| branches    | `PruneBranch`               | `SplitBranch`                                          |
+| kernels     | `ShrinkKernel`              | `GrowKernel`                                           |
+| operators   | `Factorise`                 | `Fuse`, its exact counterpart                          |
+| resolution  | `DownsampleEarlier`         | `DownsampleLater`                                      |
+| connections | `PruneConnections` (OBD)    | `GrowConnections` (RigL, Evci et al. 2020)             |
+| precision   | `Binarise` (BinaryNet)      | `Debinarise`                                           |
 
 A `Trade` is a prune and a growth as one child, drawn by default but listed on request alone.
 `edit.apply(genome)` is pure. `edit.unit_map(genome)` says from which unit of the parent each unit of

@@ -198,7 +198,14 @@ def test_hopeless_children_are_stopped_also_in_a_resumed_run(tmp_path, monkeypat
     monkeypatch.setattr("populations.hurdles.FEWEST", 3)  # so that few children suffice,
     monkeypatch.setattr("populations.hurdles.LUCK", 0.0)  # and half of the hopeless are stopped
     reports: list[Progress] = []
-    settings = {"generations": 5, "train_on": 0.1, "ahead": 4, "polish_examples": 256, "doubling": 4, "seed": 1}
+    settings = {
+        "generations": 5,
+        "train_on": 0.1,
+        "ahead": 4,
+        "polish_examples": 256,
+        "doubling": 4,
+        "seed": 1,
+    }
     evolve(small_config(tmp_path / "a", **settings), small_task(), small_founder(), reports.append)
     with Lineage(tmp_path / "a", read_only=True) as lineage:
         everyone, populations = lineage.individuals(), lineage.populations()
