@@ -27,11 +27,11 @@ class TrainingResult:
 
 
 class Diverged(ArithmeticError):
-    """The training loss left every sensible range.
+    """The loss left every sensible range.
 
     Attributes:
         step: Optimiser steps done when it was noticed.
-        value: Mean loss of steps until then, in nats.
+        value: Mean loss of steps until then, or what the network ends with, in nats.
     """
 
     def __init__(self, step: int, value: float) -> None:
@@ -39,7 +39,7 @@ class Diverged(ArithmeticError):
         self.step, self.value = step, value
 
     def __str__(self) -> str:
-        return f"training loss {self.value:.3g} at step {self.step}; lower the learning rate"
+        return f"loss {self.value:.3g} at step {self.step}; lower the learning rate"
 
 
 class Stopped(Exception):

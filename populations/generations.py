@@ -81,9 +81,11 @@ class Generations:
             elapsed: Seconds since the run began.
             is_polish: Whether the children are survivors who were polished.
         """
-        able = [child for i in children if (child := self.memory.individuals[i]).is_alive]
+        born = [self.memory.individuals[i] for i in children]
+        able = [child for child in born if child.is_alive]
         if is_polish:
-            chosen = self.judge.select_polished(able, self.population, generation, self.toolbox)
+            left = [self.memory.individuals[child.parent or 0] for child in born if not child.is_alive]
+            chosen = self.judge.select_polished([*able, *left], self.population, generation, self.toolbox)
         else:
             chosen = self.judge.select([*self.population, *able], generation, self.toolbox)
         self.finish(generation, chosen, elapsed, is_polish)
@@ -109,11 +111,12 @@ class Generations:
     def _judge(self) -> None:
         """Finds who is on the front and who spans it: once, because every report and every deadline asks.
 
-        Once survivors are polished, the others stand back: a front of both would compare unlike things.
+        Once survivors are polished, the others stand back: a front of both would compare unlike things. But
+        whose polish failed is there as it was.
         """
         population = self.population
-        phases = self.lineage.polished()
-        polished = [i for i in population if i.generation in phases]
+        phases, failed = self.lineage.polished(), self.lineage.unpolished()
+        polished = [i for i in population if i.generation in phases or i.id in failed]
         self.front = self.judge.front(polished or population) if population else []
         others = [i for i in population if i.genome != self.founder]  # which has a test of its own
         able = others if self.config.compare and others else population

@@ -116,6 +116,11 @@ class Lineage:
         """Numbers of the generations in which survivors only trained on."""
         return {row["generation"] for row in self._rows("SELECT * FROM generation WHERE is_polish")}
 
+    def unpolished(self) -> set[int]:
+        """Ids of the survivors whose polish failed."""
+        query = "SELECT parent FROM individual JOIN generation USING (generation) WHERE is_polish"
+        return {row["parent"] for row in self._rows(f"{query} AND status != 'ok'")}
+
     def _rows(self, query: str) -> list[sqlite3.Row]:
         cursor = self._db.cursor()
         cursor.row_factory = sqlite3.Row

@@ -83,7 +83,7 @@ class Judge:
         The front that a run reports is made of them alone: others trained for less long.
 
         Args:
-            polished: Who trained on for longer.
+            polished: Who trained on for longer, or failed to.
             others: Who did not.
             generation: Number of the polish.
             toolbox: Of `make_toolbox`.

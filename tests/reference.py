@@ -27,7 +27,7 @@ from evo_topo.edits import (
     layer_chain,
 )
 from evo_topo.edits.merge_layers import link_between
-from evo_topo.edits.resolution_edits import region_behind
+from evo_topo.edits.regions import region_behind
 from evo_topo.inheritance import inherit
 from evo_topo.ops import Add, Concat, Conv, Flatten, Input, Linear, Multiply, Norm, Output, Scale, Select
 from evo_topo.phenotype import build

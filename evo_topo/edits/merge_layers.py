@@ -124,7 +124,7 @@ def link_between(genome: Genome, first: str, second: str) -> Link:
         ):
             raise EditError(f"{node.name!r} is grouped, dilated or of even window: it cannot be merged")
     between: list[Node] = []
-    at = start
+    at, is_flat = start, False
     while True:
         readers = genome.readers[at.name]
         if readers == (second,):
@@ -132,9 +132,9 @@ def link_between(genome: Genome, first: str, second: str) -> Link:
         if len(readers) != 1:
             raise EditError(f"{second!r} is not the only layer that reads what {first!r} makes")
         at = genome.by_name[readers[0]]
-        behind_flatten = any(isinstance(node.op, Flatten) for node in between)
-        if behind_flatten or not isinstance(at.op, _BETWEEN | Flatten):
+        if is_flat or not isinstance(at.op, _BETWEEN | Flatten):
             raise EditError(f"{at.name!r} lies between {first!r} and {second!r}: they cannot be merged")
+        is_flat = isinstance(at.op, Flatten)
         between.append(at)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from evo_topo import Genome, SplitUnits, build, count_flops, random_edit
 from evo_topo.task_file import save_task
+from evo_topo.training import train
 from populations.conception import parent_network
 from populations.development import develop, measure_on_test, price_edits, probe_split
 from populations.orders import DATA, Order, Teacher, outcome_path, weights_path
@@ -99,6 +100,24 @@ def test_divergence_is_reported(order):
     assert outcome.status == "diverged"
     assert "learning rate" in outcome.reason
     assert not weights_path(Path(order.run_dir), 0).exists()
+
+
+def test_whoever_trains_on_to_a_blind_guess_has_diverged(order, monkeypatch):
+    founder = develop(order, "cpu")
+
+    def ruined(model, *arguments):
+        result = train(model, *arguments)
+        with torch.no_grad():
+            model.linear12.weight.zero_()
+            model.linear12.bias.copy_(torch.arange(10.0))
+        return result
+
+    monkeypatch.setattr("populations.development.train", ruined)
+    further = develop(child_of(order, founder.weights_sha256), "cpu")
+    assert (further.status, further.loss) == ("diverged", None)
+    assert not weights_path(Path(order.run_dir), 1).exists()
+    edit = SplitUnits((("conv1", (0, 1)),))  # mutants are judged by selection alone
+    assert develop(child_of(order, founder.weights_sha256, edit=edit.to_json()), "cpu").status == "ok"
 
 
 def test_out_of_memory_is_reported(order, monkeypatch):

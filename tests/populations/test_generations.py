@@ -1,6 +1,7 @@
 from contextlib import closing
 
 import pytest
+from msgspec.structs import replace
 
 from populations.founders import conv_net
 from populations.generations import Generations
@@ -75,6 +76,23 @@ def test_once_some_are_polished_the_front_is_theirs(run):
     assert len(generations.survivors[2]) == 2
     assert run[1].polished() == {2}
     assert weights_of(run) == set(generations.survivors[2])
+
+
+def test_whose_polish_failed_is_on_the_front_as_it_was(run):
+    generations, memory = finished(run)
+    generations.select(1, [1, 2, 3], 2.0)
+    cheap, dear = generations.population
+    lost = replace(individual(4, 2, 4, 10), parent=cheap.id, outcome=Outcome("diverged"))
+    polished = replace(individual(5, 2, 6, 95), parent=dear.id)
+    for child in (lost, polished):
+        run[1].add(child)
+        memory.add(child, memory.individuals[child.parent])
+        weights_path(run[0], child.id).touch()
+    generations.select(2, [4, 5], 3.0, is_polish=True)
+    assert [member.id for member in generations.front] == [cheap.id, 5]
+    assert run[1].unpolished() == {cheap.id}
+    assert weights_of(run) == {cheap.id, 5}
+    assert [member.id for member in finished(run)[0].front] == [cheap.id, 5]
 
 
 @pytest.mark.parametrize("compare", [True, False])
