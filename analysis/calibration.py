@@ -4,7 +4,8 @@
 
 Measurements are set against what the parent's prices promised for an edit: the loss right after
 inheritance, on the examples that it was priced on, before and after the refit, and the validation loss after
-training, each less that of the parent. A learned correction leads from prediction to the last, less what
+training, each less that of the parent. Prunes of units are priced as they are inherited, edits with a joint once
+the layer there is refit. A learned correction leads from prediction to the last, less what
 children gain that only train on. Spearman's rank correlation says how
 well the predictions *order* edits of one kind, which is all that choosing between them needs.
 """
@@ -48,7 +49,7 @@ class Trial(Struct, frozen=True):
     Attributes:
         id: The child's id.
         kind: Kind of edit.
-        predicted: Predicted loss change right after inheritance.
+        predicted: Predicted loss change before training.
         promised: What training was promised to add to it.
         inherited: Loss right after inheritance less the parent's loss, where it was measured.
         refit: The same once the layers behind the change are refit.

@@ -345,6 +345,24 @@ def patches(layer, read):
     return found.transpose(0, 1).flatten(1).T
 
 
+@torch.no_grad()
+def solve_layer(layer, read, wanted, free_mean, damping):
+    """Ridge regression of a layer by stacked equations; how far the means stay apart without a bias."""
+    columns = patches(layer, read)
+    target = wanted.transpose(0, 1).flatten(1).T
+    mean_x, mean_z = (t.mean(0) if free_mean else torch.zeros(t.shape[1]).double() for t in (columns, target))
+    x, old = columns - mean_x, layer.weight.flatten(1).T
+    ridge = (damping * x.square().mean() * len(x)).sqrt()
+    rows = torch.cat([x, ridge * torch.eye(x.shape[1]).double()])
+    right = torch.cat([target - mean_z, ridge * old])
+    new = torch.linalg.lstsq(rows, right).solution
+    layer.weight.copy_(new.T.reshape(layer.weight.shape))
+    if layer.bias is not None:
+        layer.bias.copy_(mean_z - mean_x @ new)
+        return None
+    return mean_z - mean_x @ new
+
+
 def nearest_factorisable(weight, form, rank):
     """The nearest weight that factors of a form can have, by projections onto leading eigenvectors."""
     if form == "expand":

@@ -25,7 +25,7 @@ trained networks, the rank correlation of units falls by .001 to .006 for it (by
 
 
 class Price(NamedTuple):
-    """Loss change right after inheritance, promised one after that, and what says so."""
+    """Loss change before training, promised one by it, and what says so."""
 
     loss_change: float
     promise: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -48,14 +48,34 @@ def fit_layer(
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, Tensor)
     size, places = weight[0].numel(), target.shape[2:].numel()
-    wanted = -(-EQUATIONS_PER_WEIGHT * size // len(read))
-    gram = weight.new_zeros(size, size, dtype=torch.float64)
-    cross = weight.new_zeros(size, len(rows), dtype=torch.float64)
-    mean_x, mean_z, count = gram[0].clone(), cross[0].clone(), 0
+    wanted = min(places, -(-EQUATIONS_PER_WEIGHT * size // len(read)))
+    chunks = _chunks(layer, read, target[:, rows], wanted, generator)
+    old = weight.flatten(1).T.double()
+    solve = _by_equations if len(read) * wanted < size else _by_weights
+    new, mean_x, mean_z = solve(chunks, old, free_mean)
+    weight.copy_(new.T.reshape(weight.shape))
+    if isinstance(bias, Tensor):
+        bias.copy_(mean_z - mean_x @ new)
+
+
+def _chunks(
+    layer: nn.Module, read: Tensor, target: Tensor, wanted: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows of X and z, some examples at once: (rows, weights) and (rows, outputs)."""
+    places = target.shape[2:].numel()
     for x, z in zip(torch.split(read, _CHUNK), torch.split(target, _CHUNK), strict=True):
         at = torch.randperm(places, generator=generator)[:wanted].to(x.device)
-        x = _equations(layer, x, at)
-        z = z[:, rows].reshape(len(z), len(rows), places)[:, :, at].transpose(1, 2).reshape(-1, len(rows))
+        z = z.reshape(*z.shape[:2], places)[:, :, at].transpose(1, 2).flatten(0, 1)
+        yield _equations(layer, x, at), z
+
+
+def _by_weights(
+    chunks: Iterable[tuple[Tensor, Tensor]], old: Tensor, free_mean: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The new weights and the means of X and z, by the normal equations: one system of (weights, weights)."""
+    gram, cross, count = old.new_zeros(len(old), len(old)), torch.zeros_like(old), 0
+    mean_x, mean_z = gram[0].clone(), cross[0].clone()
+    for x, z in chunks:
         gram += x.T @ x
         cross += x.T @ z
         mean_x += x.sum(0)
@@ -65,12 +85,26 @@ def fit_layer(
     if free_mean:
         gram -= torch.outer(mean_x, mean_x)
         cross -= torch.outer(mean_x, mean_z)
-    old = weight.flatten(1).T.double()
     ridge = (DAMPING * gram.diagonal().mean()).clamp(min=1e-30)
-    new = old + torch.linalg.solve(gram + ridge * torch.eye(size).to(gram), cross - gram @ old)
-    weight.copy_(new.T.reshape(weight.shape))
-    if isinstance(bias, Tensor):
-        bias.copy_(mean_z - mean_x @ new)
+    change = torch.linalg.solve(gram + ridge * torch.eye(len(gram)).to(gram), cross - gram @ old)
+    return old + change, mean_x, mean_z
+
+
+def _by_equations(
+    chunks: Iterable[tuple[Tensor, Tensor]], old: Tensor, free_mean: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same where there are fewer equations than weights: one system of (equations, equations).
+
+    ``(X^T X + r)^-1 X^T = X^T (X X^T + r)^-1``, so a classifier of large maps takes little memory.
+    """
+    x, z = (torch.cat(parts).double() for parts in zip(*chunks, strict=True))
+    mean_x, mean_z, count = x.mean(0), z.mean(0), len(x)
+    if free_mean:
+        x, z = x - mean_x, z - mean_z
+    ridge = (DAMPING * x.square().mean()).clamp(min=1e-30)
+    kernel = x @ x.T / count + ridge * torch.eye(count).to(x)
+    change = x.T @ torch.linalg.solve(kernel, (z - x @ old) / count)
+    return old + change, mean_x, mean_z
 
 
 def _equations(layer: nn.Module, read: Tensor, at: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from evo_topo.ops import Norm, is_plain
 from evo_topo.saliency import least_squares, mean_loss, price
 from evo_topo.saliency.local import corrected
 from evo_topo.units import mixes_units
-from tests.reference import evaluate_nodes, patches, random_inputs, randomised
+from tests.reference import evaluate_nodes, random_inputs, randomised, solve_layer
 from tests.strategies import EXAMPLES
 
 LOCAL = tuple(kind for kind in KINDS if kind not in (PruneUnits, SplitUnits, AddUnits, Trade))
@@ -70,7 +70,9 @@ def test_prices_may_be_those_after_the_layer_at_the_joint_is_refit(name, monkeyp
             refitted += 1
             wanted = evaluate_nodes(model, genome, seen.inputs)[before]
             read = evaluate_nodes(child_model, child, seen.inputs)[node.inputs[0]]
-            apart = solve(child_model.get_submodule(after), read, wanted, behind(child, after))
+            layer = child_model.get_submodule(after)
+            free_mean = layer.bias is not None or bool(behind(child, after))
+            apart = solve_layer(layer, read, wanted, free_mean, least_squares.DAMPING)
             for norm in behind(child, after) if node.op.bias is False else ():
                 child_model.get_submodule(norm).running_mean -= apart  # what its own estimate would take out
         rise = mean_loss(child_model, inputs, targets) - mean_loss(model, inputs, targets)
@@ -82,25 +84,6 @@ def behind(genome, name):
     """The readers of a node if all of them are Norms."""
     readers = genome.readers[name]
     return readers if all(isinstance(genome.by_name[reader].op, Norm) for reader in readers) else ()
-
-
-@torch.no_grad()
-def solve(layer, read, wanted, norms):
-    """Ridge regression of a layer by stacked equations; how far the means stay apart without a bias."""
-    columns = patches(layer, read)
-    target = wanted.transpose(0, 1).flatten(1).T
-    free = layer.bias is not None or bool(norms)
-    mean_x, mean_z = (t.mean(0) if free else torch.zeros(t.shape[1]).double() for t in (columns, target))
-    x, old = columns - mean_x, layer.weight.flatten(1).T
-    ridge = (least_squares.DAMPING * x.square().mean() * len(x)).sqrt()
-    rows = torch.cat([x, ridge * torch.eye(x.shape[1]).double()])
-    right = torch.cat([target - mean_z, ridge * old])
-    new = torch.linalg.lstsq(rows, right).solution
-    layer.weight.copy_(new.T.reshape(layer.weight.shape))
-    if layer.bias is not None:
-        layer.bias.copy_(mean_z - mean_x @ new)
-        return None
-    return mean_z - mean_x @ new
 
 
 def test_a_few_measured_examples_correct_the_prediction_on_more():
