@@ -4,10 +4,10 @@
 
 Measurements are set against what the parent's prices promised for an edit: the loss right after
 inheritance, on the examples that it was priced on, before and after the refit, and the validation loss after
-training, each less that of the parent. Prunes of units are priced as they are inherited, edits with a joint once
-the layer there is refit. A learned correction leads from prediction to the last, less what
-children gain that only train on. Spearman's rank correlation says how
-well the predictions *order* edits of one kind, which is all that choosing between them needs.
+training, each less that of the parent. Prunes of units are priced as they are inherited, edits with a joint
+once the layer there is refit. A learned correction leads from prediction to the last, less what children
+gain that only train on. Spearman's rank correlation says how well the predictions *order* edits of one kind,
+which is all that choosing between them needs.
 """
 
 from __future__ import annotations
@@ -139,13 +139,15 @@ def _correlate(trials: list[Trial], measurement: str) -> Correlation:
 
 @styled
 def draw_calibration(info: CalibrationInfo) -> Figure:
-    """Draws a pair of panels for each kind of edit: above after inheritance, below after training."""
+    """Draws a pair of panels for each kind of edit: above before training, below after it."""
     bands = ceil(len(info.kinds) / _WIDEST)
     columns = ceil(len(info.kinds) / bands)
     size = (max(3.0 * columns + 0.8, 6.5), 6.1 * bands + 0.7)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(2 * bands, columns, sharex=True, sharey=True, squeeze=False)
-    changes = [c for t in info.trials for c in (t.predicted, t.inherited, t.trained) if c is not None]
+    changes = [
+        c for t in info.trials for c in (t.predicted, t.inherited, t.refit, t.trained) if c is not None
+    ]
     for at in range(bands * columns):
         band, column = divmod(at, columns)
         pair = panels[2 * band : 2 * band + 2, column]
@@ -155,7 +157,7 @@ def draw_calibration(info: CalibrationInfo) -> Figure:
             for axes in pair:
                 axes.set_axis_off()
     for band in range(bands):
-        panels[2 * band, 0].set_ylabel("measured right after inheritance")
+        panels[2 * band, 0].set_ylabel("measured as inherited (hollow: refit)")
         panels[2 * band + 1, 0].set_ylabel("measured after training")
     _set_symlog(panels[0, 0], changes)
     figure.suptitle(
@@ -174,19 +176,24 @@ def _draw_kind(pair: NDArray[np.object_], info: CalibrationInfo, kind: KindInfo,
         promised = name == "trained"
         predicted = [trial.predicted + promised * trial.promised for trial in trials]
         axes.scatter(predicted, measured, s=18, color=colour, alpha=0.6, linewidths=0)
+        if not promised:
+            refit = as_array([trial.refit for trial in trials])
+            axes.scatter(predicted, refit, s=18, facecolors="none", edgecolors=colour, alpha=0.8)
         if promised and kind.correction is not None:
             x = sorted({*predicted, *kind.correction.x})
             axes.plot(x, [kind.correction(value) for value in x], color=colour, linewidth=1.2)
-        axes.set_title(_correlation_text(getattr(kind, name)), fontsize=9, color=GREY)
+        text = _correlation_text(getattr(kind, name), None if promised else kind.refit)
+        axes.set_title(text, fontsize=9, color=GREY)
     pair[0].annotate(
         kind.kind, (0, 1), (0, 20), "axes fraction", "offset points", color=colour, weight="bold"
     )
     pair[1].set_xlabel("predicted loss change")
 
 
-def _correlation_text(correlation: Correlation) -> str:
-    value = "n/a" if correlation.spearman is None else f"{correlation.spearman:+.2f}"
-    return f"Spearman {value},  n = {correlation.count:,}"
+def _correlation_text(correlation: Correlation, refit: Correlation | None) -> str:
+    known = [one for one in (correlation, refit) if one is not None and one.count]
+    values = ["n/a" if one.spearman is None else f"{one.spearman:+.2f}" for one in known]
+    return f"Spearman {' / '.join(values) or 'n/a'},  n = {correlation.count:,}"
 
 
 def _set_symlog(axes: Axes, changes: list[float]) -> None:

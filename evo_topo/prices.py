@@ -41,7 +41,7 @@ class PricedEdit(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         edit: The edit.
-        loss_change: Predicted loss change right after inheritance; 0 where the function is kept.
+        loss_change: Predicted loss change before training; 0 where the function is kept.
         promise: Predicted loss change, at most 0, that new parameters add when they are trained.
         flop_change: FLOPs of the child minus those of the parent.
         criterion: What predicted it, see `price`.

@@ -89,7 +89,7 @@ class Individual(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         generation: Generation of birth; the founder's is 0.
         edit: The mutation; None for the founder and for a child that only trains on.
         genome: Its network as data.
-        predicted_loss_change: What the parent's prices predicted for the edit, right after inheritance.
+        predicted_loss_change: What the parent's prices predicted for the edit, before training.
         promised_loss_change: What they promised that its new parameters add in training, at most 0.
         inherited_examples: Training examples of its ancestors, along the line of descent.
         inherited_flops: Training FLOPs of its ancestors.
