@@ -31,6 +31,7 @@ def train(
     teaching: Teaching | None = None,
     hurdle: float | None = None,
     seconds: float = math.inf,
+    is_further: bool = False,
 ) -> TrainingResult:
     """Trains a network in place: SGD with Nesterov momentum, warm-up, then linear decay to zero.
 
@@ -49,12 +50,15 @@ def train(
             changes nothing.
         seconds: For how long it may train, but for one step at least. A limit that the recipe's examples
             stay within at any time, counted in proportion, changes nothing.
+        is_further: Whether the network is trained already: it has diverged where it is no better than a
+            blind guess.
 
     Returns:
         What it cost and the loss at its end.
 
     Raises:
-        Diverged: If the loss becomes NaN, infinite or above ten times that of a blind guess.
+        Diverged: If the loss becomes NaN, infinite or above ten times that of a blind guess; above that of
+            a blind guess where `is_further`.
         Stopped: If the halfway loss is above the hurdle.
         ValueError: If the recipe shifts or flips inputs that are no images.
     """
@@ -77,7 +81,7 @@ def train(
         steps = _steps(step, batches, recipe, started + seconds)
         # each look waits for the device: a GPU has an epoch's steps to run before
         every = _CHECK_EVERY if device.type == "cpu" else len(task.train.targets) // recipe.batch
-        limit = 10 * math.log(task.num_classes)
+        limit = (1 if is_further else 10) * math.log(task.num_classes)
         result = _to_the_end(steps, recipe, limit, hurdle, started, max(every, _CHECK_EVERY))
     model.to(memory_format=torch.contiguous_format)  # as weights are stored
     return result

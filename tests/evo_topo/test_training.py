@@ -208,6 +208,15 @@ def test_not_a_number_is_divergence(digits: Task) -> None:
     assert math.isnan(caught.value.value)
 
 
+def test_a_trained_network_has_diverged_where_a_blind_guess_is_better(digits: Task) -> None:
+    recipe = Recipe(examples=64 * 20, learning_rate=1e-9)
+    model = conv_net()
+    model[-1].bias.data[0] = 5.0  # sure of one class of ten
+    assert math.log(10) < train(model, digits, recipe, seed=0).loss < 10 * math.log(10)
+    with pytest.raises(Diverged, match="lower the learning rate"):
+        train(model, digits, recipe, seed=0, is_further=True)
+
+
 def noted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The loss of every step that is trained from here on."""
     losses: list[float] = []

@@ -10,8 +10,10 @@ import torch
 from evo_topo import Genome, SplitUnits, build, count_flops, random_edit
 from evo_topo.task_file import save_task
 from evo_topo.training import train
+from evo_topo.training_end import Diverged
 from populations.conception import parent_network
 from populations.development import develop, measure_on_test, price_edits, probe_split
+from populations.further import SLOWER
 from populations.orders import DATA, Order, Teacher, outcome_path, weights_path
 from populations.weights import WeightsError, load_weights, save_weights
 from tests.small import small_config, small_founder, small_task
@@ -102,22 +104,27 @@ def test_divergence_is_reported(order):
     assert not weights_path(Path(order.run_dir), 0).exists()
 
 
-def test_whoever_trains_on_to_a_blind_guess_has_diverged(order, monkeypatch):
+@pytest.mark.parametrize("failures", [1, 2])
+def test_whoever_trains_on_and_diverges_begins_again_slower(order, monkeypatch, failures):
     founder = develop(order, "cpu")
+    recipes = []
 
-    def ruined(model, *arguments):
-        result = train(model, *arguments)
-        with torch.no_grad():
-            model.linear12.weight.zero_()
-            model.linear12.bias.copy_(torch.arange(10.0))
-        return result
+    def train_or_fail(model, task, recipe, *arguments, **settings):
+        recipes.append(recipe)
+        if len(recipes) <= failures:
+            model.linear12.weight.data.fill_(math.nan)  # what is ruined must not be gone on with
+            raise Diverged(4, 99.0)
+        return train(model, task, recipe, *arguments, **settings)
 
-    monkeypatch.setattr("populations.development.train", ruined)
+    monkeypatch.setattr("populations.further.train", train_or_fail)
     further = develop(child_of(order, founder.weights_sha256), "cpu")
-    assert (further.status, further.loss) == ("diverged", None)
-    assert not weights_path(Path(order.run_dir), 1).exists()
-    edit = SplitUnits((("conv1", (0, 1)),))  # mutants are judged by selection alone
-    assert develop(child_of(order, founder.weights_sha256, edit=edit.to_json()), "cpu").status == "ok"
+    rate = order.recipe.learning_rate
+    assert [recipe.learning_rate for recipe in recipes] == pytest.approx([rate, SLOWER * rate])
+    if failures == 1:
+        assert (further.status, further.examples) == ("ok", 4 * 32 + 256), further.reason
+    else:
+        assert (further.status, further.reason) == ("diverged", str(Diverged(4, 99.0)))
+        assert not weights_path(Path(order.run_dir), 1).exists()
 
 
 def test_out_of_memory_is_reported(order, monkeypatch):
