@@ -321,16 +321,17 @@ def gains(norms, weight):
 
 
 def product_of_windows(first, gain, second, stride):
-    """The window of two convolutions in turn, number by number."""
+    """The window of two convolutions in turn, tap by tap."""
     taps, inner = second.shape[2:], first.shape[2:]
     size = [(n - 1) * s + m for n, s, m in zip(taps, stride, inner, strict=True)]
     found = torch.zeros(len(second), first.shape[1], *size, dtype=first.dtype)
     for outer_tap in torch.cartesian_prod(*map(torch.arange, taps)).reshape(-1, len(taps)).tolist():
         for tap in torch.cartesian_prod(*map(torch.arange, inner)).reshape(-1, len(taps)).tolist():
             place = [t * s + u for t, s, u in zip(outer_tap, stride, tap, strict=True)]
-            for middle in range(len(first)):
-                row, column = second[(slice(None), middle, *outer_tap)], first[(middle, slice(None), *tap)]
-                found[(..., *place)] += gain[middle] * torch.outer(row, column)
+            left, right = (
+                w[(slice(None), slice(None), *at)] for w, at in ((second, outer_tap), (first, tap))
+            )
+            found[(slice(None), slice(None), *place)] += left @ torch.diag(gain) @ right
     return found
 
 
