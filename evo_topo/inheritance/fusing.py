@@ -18,16 +18,12 @@ def fused_state(first: nn.Module, second: nn.Module, parallel: bool, like: Tenso
         parallel: Whether both read the same and are added, rather than the second reading the first.
         like: The fused layer's weight, for its shape.
     """
-    weight, bias = _dense(first, like), _bias(first)
+    weight, bias = _dense(first, like), bias_of(first)
     if isinstance(second, _BatchNorm):
-        assert second.running_mean is not None
-        assert second.running_var is not None
-        scale = second.weight.double() / (second.running_var.double() + second.eps).sqrt()
-        shift = second.bias.double() + scale * (bias - second.running_mean.double())
-        return weight * scale.view(-1, *[1] * (weight.dim() - 1)), shift
+        return normed(weight, bias, second)
     if parallel:
         terms = [resize_taps(_dense(layer, like), like.shape[2:]) for layer in (first, second)]
-        return terms[0] + terms[1], bias + _bias(second)
+        return terms[0] + terms[1], bias + bias_of(second)
     weight, after = _dense(first, None), _dense(second, None)
     # what a constant map becomes, summed over all taps of the second
     shift = after.flatten(2).sum(2) @ bias if after.dim() > 2 else after @ bias
@@ -35,10 +31,20 @@ def fused_state(first: nn.Module, second: nn.Module, parallel: bool, like: Tenso
         product = torch.einsum("om,mi...->oi...", after.flatten(1), weight)
     else:
         product = torch.einsum("om...,mi->oi...", after, weight.flatten(1))
-    return product, shift + _bias(second)
+    return product, shift + bias_of(second)
 
 
-def _bias(layer: nn.Module) -> Tensor:
+def normed(weight: Tensor, bias: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias, in float64, of a layer with the BatchNorm behind it folded in, in evaluation mode."""
+    assert isinstance(norm, _BatchNorm)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    shift = norm.bias.double() + scale * (bias - norm.running_mean.double())
+    return weight * scale.view(-1, *[1] * (weight.dim() - 1)), shift
+
+
+def bias_of(layer: nn.Module) -> Tensor:
     """The bias of a layer in float64; zeros where it has none."""
     assert isinstance(layer.weight, Tensor)
     if isinstance(layer.bias, Tensor):

@@ -8,13 +8,13 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from evo_topo.inheritance.fusing import bias_of, normed
 from evo_topo.inheritance.gathering import resize_taps
 
 
 def merged_state(
-    first: nn.Module, between: Iterable[nn.Module], second: nn.Module, extents: Sequence[int], like: Tensor
+    first: nn.Module, norms: Iterable[nn.Module], second: nn.Module, extents: Sequence[int], like: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Weight and bias, in float64, of one layer for two, as if activations between were the identity.
 
@@ -22,34 +22,25 @@ def merged_state(
 
     Args:
         first: A convolution or linear layer.
-        between: The modules between the two, in order.
+        norms: The BatchNorms between the two, in order.
         second: The other layer.
         extents: Of the map that the first reads; none for features.
         like: The merged layer's weight, for its shape.
     """
     assert isinstance(first.weight, Tensor)
     assert isinstance(second.weight, Tensor)
-    weight, after = first.weight.double(), second.weight.double()
-    shift = first.bias.double() if isinstance(first.bias, Tensor) else weight.new_zeros(len(weight))
-    for norm in between:
-        if isinstance(norm, _BatchNorm):
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-            shift = norm.bias.double() + gain * (shift - norm.running_mean.double())
-            weight = weight * gain.view(-1, *[1] * (weight.dim() - 1))
-    if after.dim() > 2:
-        constant = after.flatten(2).sum(2) @ shift
-        assert isinstance(first, nn.Conv1d | nn.Conv2d)
-        found = resize_taps(_window_product(weight, after, first.stride), like.shape[2:])
-    elif weight.dim() > 2:
-        assert isinstance(first, nn.Conv1d | nn.Conv2d)
+    weight, shift, after = first.weight.double(), bias_of(first), second.weight.double()
+    for norm in norms:
+        weight, shift = normed(weight, shift, norm)
+    if not isinstance(first, nn.Conv1d | nn.Conv2d):
+        return after @ weight, after @ shift + bias_of(second)
+    if isinstance(second, nn.Linear):
         maps = after.reshape(len(after), len(weight), -1)  # places of each channel behind the Flatten
-        constant = maps.sum(2) @ shift
         found = _transposed(first, weight, maps, extents).flatten(1)
     else:
-        constant, found = after @ shift, after @ weight
-    return found, constant + (second.bias.double() if isinstance(second.bias, Tensor) else 0)
+        maps = after.flatten(2)
+        found = resize_taps(_window_product(weight, after, first.stride), like.shape[2:])
+    return found, maps.sum(2) @ shift + bias_of(second)
 
 
 def _window_product(first: Tensor, second: Tensor, stride: Sequence[int]) -> Tensor:

@@ -43,15 +43,13 @@ def start_new_nodes(
             assert isinstance(fused.weight, Tensor)
             _set(fused, *fused_state(first, second, edit.is_parallel(genome), fused.weight))
         case MergeLayers():
-            merged, link = (
-                child_model.get_submodule(new[-1].name),
-                link_between(genome, edit.first, edit.second),
-            )
+            link = link_between(genome, edit.first, edit.second)
+            norms = [model.get_submodule(node.name) for node in link.between if isinstance(node.op, Norm)]
             first, second = (model.get_submodule(name) for name in (edit.first, edit.second))
-            between = [model.get_submodule(node.name) for node in link.between if isinstance(node.op, Norm)]
+            merged = child_model.get_submodule(new[-1].name)
             (read,) = genome.input_shapes(link.first)
             assert isinstance(merged.weight, Tensor)
-            _set(merged, *merged_state(first, between, second, read[1:], merged.weight))
+            _set(merged, *merged_state(first, norms, second, read[1:], merged.weight))
 
 
 def _set_factors(layer: nn.Module, edit: Factorise, factors: list[nn.Module]) -> None:
