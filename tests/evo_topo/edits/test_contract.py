@@ -43,9 +43,9 @@ from evo_topo.inheritance import inherit
 from evo_topo.ops import Activation, Add, Concat, Conv, GlobalPool, Linear
 from evo_topo.phenotype import build
 from evo_topo.units import NEW, unit_table
+from tests.children import expected_output
 from tests.reference import (
     counted_flops,
-    expected_output,
     output_by_joint,
     random_inputs,
     randomised,

@@ -1,11 +1,11 @@
-"""Factorise and Fuse: which layers, at what cost."""
+"""Factorise, Fuse and MergeLayers: which layers, at what cost."""
 
 from collections import Counter
 
 import pytest
 
 from evo_topo.cost import count_flops, count_params
-from evo_topo.edits import Factorise, Fuse, legal_edits
+from evo_topo.edits import Factorise, Fuse, MergeLayers, legal_edits
 from evo_topo.inheritance import inherit
 from evo_topo.ops import Add, Conv, Norm
 from tests.reference import random_inputs, randomised, relative_error
@@ -13,9 +13,9 @@ from tests.strategies import EXAMPLES, Sketch, versatile
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_legal_factors_save_operations(name):
+def test_legal_factors_and_merges_save_operations(name):
     genome = EXAMPLES[name]()
-    for edit in legal_edits(genome, (Factorise,)):
+    for edit in legal_edits(genome, (Factorise, MergeLayers)):
         assert count_flops(edit.apply(genome)) < count_flops(genome), edit
 
 

@@ -9,8 +9,9 @@ import torch
 
 from evo_topo import count_params, from_module, inherit, legal_edits, random_edit
 from evo_topo.edits import AnyEdit, EditError
+from tests.children import expected_output
 from tests.families import FULL, NARROW, TIMM, extent, full, randomised, timm_net
-from tests.reference import counted_flops, expected_output, relative_error
+from tests.reference import counted_flops, relative_error
 
 QUICK = ("resnet", "densenet", "mobilenet_v2", "shufflenet_v2")
 slow = pytest.mark.slow

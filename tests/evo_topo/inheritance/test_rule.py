@@ -24,7 +24,8 @@ from evo_topo.genome import Genome
 from evo_topo.inheritance import Probe, inherit
 from evo_topo.ops import Conv
 from evo_topo.phenotype import build
-from tests.reference import expected_output, forward, random_inputs, randomised, relative_error
+from tests.children import expected_output
+from tests.reference import forward, random_inputs, randomised, relative_error
 from tests.strategies import EXAMPLES, Sketch, genomes, perceptron, resnet
 
 MAX_MACS = 300_000
