@@ -89,12 +89,19 @@ def test_the_curve_rises_with_what_is_known():
     assert [volume for _, volume in curve] == pytest.approx([0, *volumes])
 
 
-def test_the_table_says_how_many_seeds_fill_a_budget():
+def test_the_table_has_a_row_per_seed_and_the_means():
     summary = summarise([record_of(POINTS, seed=1), record_of(POINTS[1:2], seed=2)])
-    heading, row = peers_table([summary], ["a machine"]).splitlines()[2:4]
-    assert heading.split()[:7] == ["digits,", "15", "min", "seeds", "0.05", "M", "0.1"]
-    assert row.split()[:6] == ["evo_topo", "2", "-", "0.850", "[1]", "0.800"]
-    assert row.split()[-3:] == ["2", "900", "75%"]
+    heading, first, second, mean = [
+        line.split() for line in peers_table([summary], ["a machine"]).splitlines()[2:6]
+    ]
+    assert heading[:6] == ["digits,", "15", "min", "seed", "0.01", "M"]
+    assert first[:7] == ["evo_topo", "1", "-", "-", "-", "0.850", "0.800"]
+    assert second[:7] == ["evo_topo", "2", "-", "-", "-", "-", "0.800"]
+    assert mean[:7] == ["evo_topo", "mean", "-", "-", "-", "-", "0.800"]
+    volumes = [reported_hypervolume(record_of(points)) for points in (POINTS, POINTS[1:2])]
+    assert [float(row[10]) for row in (first, second)] == pytest.approx(volumes, abs=1e-4)
+    assert float(mean[10]) == pytest.approx(sum(volumes) / 2, abs=1e-4)
+    assert mean[-3:] == ["2", "900", "75%"]
 
 
 def test_the_figure_holds_every_method():

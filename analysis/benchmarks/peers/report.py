@@ -26,10 +26,36 @@ LEAST_BUDGET = 0.05
 LEAST_OCTAVE = 0.01
 """Share of the founder's MACs from which the one by octaves counts."""
 BUDGETS: dict[DataName, tuple[float, ...]] = {
-    "digits": (0.05e6, 0.1e6, 0.2e6, 0.4e6, 0.8e6),
-    "fashion-mnist": (0.3e6, 0.5e6, 1e6, 2e6, 4e6),
+    "digits": (0.01e6, 0.02e6, 0.05e6, 0.1e6, 0.2e6, 0.4e6, 0.8e6, 1.6e6),
+    "fashion-mnist": (0.02e6, 0.05e6, 0.1e6, 0.2e6, 0.3e6, 0.5e6, 1e6, 2e6, 4e6),
 }
-"""MACs; the founders have 1.5 M and 2.0 M."""
+"""MACs; the founders have 1.5 M and 2.05 M."""
+
+
+class Result(Struct, frozen=True):
+    """What one cell comes to.
+
+    Attributes:
+        seed: Of the cell.
+        test_accuracies: One for each budget; None where no network fits.
+        test_hypervolume: Of the reported networks, chosen by validation accuracy.
+        upper_hypervolume: The same over budgets from `LEAST_BUDGET` alone.
+        octave_hypervolume: The same over logarithms of budgets from `LEAST_OCTAVE`.
+        hypervolume: Of everything measured on the validation split, which flatters whoever measures most.
+        networks: How many were measured.
+        seconds: Wall-clock.
+        busy: Processor time, as a share of the wall-clock of its workers.
+    """
+
+    seed: int
+    test_accuracies: list[float | None]
+    test_hypervolume: float
+    upper_hypervolume: float
+    octave_hypervolume: float
+    hypervolume: float
+    networks: int
+    seconds: float
+    busy: float
 
 
 class Summary(Struct, frozen=True):
@@ -39,53 +65,40 @@ class Summary(Struct, frozen=True):
         data: Data set.
         minutes: Wall-clock of each cell.
         method: What searched.
-        seeds: Seeds of the cells.
         budgets: MACs.
-        test_accuracies: For each budget, one value per seed that has a network within it.
-        test_hypervolumes: One per seed: of the reported networks, chosen by validation accuracy.
-        upper_hypervolumes: The same over budgets from `LEAST_BUDGET` alone.
-        octave_hypervolumes: The same over logarithms of budgets from `LEAST_OCTAVE`.
-        hypervolumes: One per seed: of everything measured on the validation split, which flatters whoever
-            measures most.
-        measured: Mean number of networks measured.
-        seconds: Longest wall-clock of a cell.
-        busy: Smallest processor time of a cell, as a share of its workers' wall-clock.
+        results: One per seed.
     """
 
     data: DataName
     minutes: float
     method: str
-    seeds: list[int]
     budgets: tuple[float, ...]
-    test_accuracies: list[list[float]]
-    test_hypervolumes: list[float]
-    upper_hypervolumes: list[float]
-    octave_hypervolumes: list[float]
-    hypervolumes: list[float]
-    measured: float
-    seconds: float
-    busy: float
+    results: list[Result]
+
+    @property
+    def mean_hypervolume(self) -> float:
+        """Mean over seeds of the hypervolume by test accuracy."""
+        return statistics.fmean(result.test_hypervolume for result in self.results)
 
 
 def summarise(records: Sequence[Record]) -> Summary:
     """Sums up the cells of one method, data set and length."""
     cell = records[0].cell
     budgets = BUDGETS[cell.data]
-    at_budgets = [[accuracy_within(budget, r.reported) for r in records] for budget in budgets]
-    return Summary(
-        data=cell.data,
-        minutes=cell.minutes,
-        method=cell.method,
-        seeds=[r.cell.seed for r in records],
-        budgets=budgets,
-        test_accuracies=[[value for value in values if value is not None] for values in at_budgets],
-        test_hypervolumes=[reported_hypervolume(r) for r in records],
-        upper_hypervolumes=[reported_hypervolume(r, LEAST_BUDGET) for r in records],
-        octave_hypervolumes=[reported_hypervolume(r, LEAST_OCTAVE, by_octaves=True) for r in records],
-        hypervolumes=[hypervolume(r.points, r.founder_macs) for r in records],
-        measured=statistics.fmean(len(r.points) for r in records),
-        seconds=max(r.seconds for r in records),
-        busy=min(r.cpu_seconds / (r.workers * r.seconds) for r in records),
+    return Summary(cell.data, cell.minutes, cell.method, budgets, [_result(r, budgets) for r in records])
+
+
+def _result(record: Record, budgets: Sequence[float]) -> Result:
+    return Result(
+        seed=record.cell.seed,
+        test_accuracies=[accuracy_within(budget, record.reported) for budget in budgets],
+        test_hypervolume=reported_hypervolume(record),
+        upper_hypervolume=reported_hypervolume(record, LEAST_BUDGET),
+        octave_hypervolume=reported_hypervolume(record, LEAST_OCTAVE, by_octaves=True),
+        hypervolume=hypervolume(record.points, record.founder_macs),
+        networks=len(record.points),
+        seconds=record.seconds,
+        busy=record.cpu_seconds / (record.workers * record.seconds),
     )
 
 
@@ -137,36 +150,41 @@ def hypervolume_over_time(record: Record) -> list[tuple[float, float]]:
 
 
 def peers_table(summaries: Sequence[Summary], machines: Sequence[str]) -> str:
-    """The numbers as text, one table for each data set and length."""
+    """The numbers as text, one table for each data set and length: a row per seed, then the means."""
     texts = ["\n".join(machines)]
     for data, minutes in dict.fromkeys((s.data, s.minutes) for s in summaries):
         some = [s for s in summaries if (s.data, s.minutes) == (data, minutes)]
         budgets = [f"{budget / 1e6:g} M" for budget in some[0].budgets]
         volumes = "hypervolume", f"from {LEAST_BUDGET:.0%}", "by octaves", "(validation)"
-        heading = (f"{data}, {minutes:g} min", "seeds", *budgets, *volumes)
-        rows = [(*heading, "networks", "seconds", "busy")]
-        for s in sorted(some, key=lambda s: -statistics.fmean(s.test_hypervolumes)):
-            cells = [_mean_and_range(values, len(s.seeds)) for values in s.test_accuracies]
-            each = s.test_hypervolumes, s.upper_hypervolumes, s.octave_hypervolumes, s.hypervolumes
-            means = [_mean_and_range(values, len(s.seeds)) for values in each]
-            costs = f"{s.measured:.0f}", f"{s.seconds:.0f}", f"{s.busy:.0%}"
-            rows.append((s.method, str(len(s.seeds)), *cells, *means, *costs))
+        rows = [(f"{data}, {minutes:g} min", "seed", *budgets, *volumes, "networks", "seconds", "busy")]
+        some.sort(key=lambda s: -s.mean_hypervolume)
+        rows += [_row(s.method, str(r.seed), [r]) for s in some for r in s.results]
+        rows += [_row(s.method, "mean", s.results) for s in some if len(s.results) > 1]
         texts.append(format_table(rows, right=range(1, len(rows[0]))))
     return "\n\n".join([*texts, LEGEND])
 
 
-LEGEND = """Test accuracy of the network that validation accuracy chooses within so many MACs: mean (lowest ..
-highest) over seeds; [n] where only n seeds have such a network. Hypervolume: the same, averaged over all
-budgets below the founder's MACs (reference point: accuracy 0, founder's MACs); then over those from a
-twentieth of them alone; by octaves, over the logarithms of those from a hundredth of them; in brackets that
-of all networks measured, on the validation split. Networks: how many were measured, on average. Seconds: of
-the longest cell. Busy: least processor time of a cell, as a share of its two workers'; low where others used
-the machine."""
+LEGEND = """Test accuracy of the network that validation accuracy chooses within so many MACs; the mean where
+every seed has such a network. Hypervolume: the same, averaged over all budgets below the founder's MACs
+(reference point: accuracy 0, founder's MACs); then over those from a twentieth of them alone; by octaves,
+over the logarithms of those from a hundredth of them; in brackets that of all networks measured, on the
+validation split. Networks: how many were measured. Busy: processor time, as a share of the wall-clock of two
+workers; low where others used the machine."""
 
 
-def _mean_and_range(values: Sequence[float], seeds: int) -> str:
-    if not values:
-        return "-"
-    few = "" if len(values) == seeds else f" [{len(values)}]"
-    text = f"{statistics.fmean(values):.3f}"
-    return text + (f" ({min(values):.3f} .. {max(values):.3f})" if len(values) > 1 else "") + few
+def _row(method: str, seed: str, results: Sequence[Result]) -> tuple[str, ...]:
+    """Means over results, as text."""
+    mean = statistics.fmean
+    accuracies = [
+        "-" if None in values else f"{mean(v for v in values if v is not None):.3f}"
+        for values in zip(*(r.test_accuracies for r in results), strict=True)
+    ]
+    volumes = (
+        mean(r.test_hypervolume for r in results),
+        mean(r.upper_hypervolume for r in results),
+        mean(r.octave_hypervolume for r in results),
+        mean(r.hypervolume for r in results),
+    )
+    costs = mean(r.networks for r in results), mean(r.seconds for r in results)
+    busy = f"{mean(r.busy for r in results):.0%}"
+    return (method, seed, *accuracies, *(f"{v:.4f}" for v in volumes), *(f"{c:.0f}" for c in costs), busy)
