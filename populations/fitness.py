@@ -14,7 +14,7 @@ from populations.individual import Individual
 
 T = TypeVar("T")
 FEWEST_FOR_LINE = 6
-"""Individuals that it takes to say how accuracy goes with loss."""
+"""Individuals that it takes to say how accuracy goes with soft error."""
 WORST_SIZE = 64.0
 """log2 FLOPs beyond any network: finite, since infinity makes DEAP's crowding distance NaN."""
 
@@ -72,12 +72,12 @@ def fold_accuracy(individual: Individual, num_validation: int, fold: int | None 
 
 
 def estimated_accuracies(individuals: Sequence[Individual], num_validation: int, fold: int) -> list[float]:
-    """Accuracies with less noise: measured ones, drawn towards what the losses let expect.
+    """Accuracies with less noise: measured ones, drawn towards what the soft errors let expect.
 
-    The loss of a network says more of its true accuracy than the few examples that a small validation split
-    lets it get wrong. So a line is fitted from loss to accuracy over all individuals, and each measurement is
-    moved towards it by as much as chance accounts for the distances from the line (empirical Bayes,
-    Fay & Herriot 1979): nearly all the way on some hundred examples, hardly at all on ten thousand.
+    By how far a network gets examples right or wrong says more of its true accuracy than the few that a small
+    validation split lets it get wrong. So a line is fitted from soft error to accuracy over all individuals,
+    and each measurement is moved towards it by as much as chance accounts for the distances from the line
+    (empirical Bayes, Fay & Herriot 1979): nearly all the way on some hundred examples.
 
     Args:
         individuals: Developed individuals that compete.
@@ -88,12 +88,12 @@ def estimated_accuracies(individuals: Sequence[Individual], num_validation: int,
         One accuracy per individual.
     """
     measured = np.array([fold_accuracy(individual, num_validation, fold) for individual in individuals])
-    losses = np.array([individual.outcome.loss for individual in individuals], dtype=float)
+    errors = np.array([individual.outcome.soft_error for individual in individuals], dtype=float)
     as_measured = [float(accuracy) for accuracy in measured]
-    if len(individuals) < FEWEST_FOR_LINE or np.ptp(losses) == 0:
+    if len(individuals) < FEWEST_FOR_LINE or np.ptp(errors) == 0:
         return as_measured
-    slope, intercept = np.polyfit(losses, measured, 1)
-    expected = intercept + slope * losses
+    slope, intercept = np.polyfit(errors, measured, 1)
+    expected = intercept + slope * errors
     chance = float(np.mean(measured * (1 - measured))) / fold.bit_count()
     spread = float(np.sum((measured - expected) ** 2)) / (len(individuals) - 2)
     if slope >= 0 or spread == 0:

@@ -51,6 +51,7 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
         halfway_loss: Mean training loss of the second quarter of the training; None where it is too short.
         loss: Mean validation loss after training.
         accuracy: Validation accuracy after training.
+        soft_error: Share of validation examples that are wrong, with less noise: `evo_topo.evaluation`.
         correct: One bit per validation example, example 0 the lowest, as hexadecimal digits.
         examples: Training examples seen.
         flops: Training FLOPs: examples x 3 (forward, and backward twice that) x FLOPs of the genome.
@@ -70,6 +71,7 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
     halfway_loss: Finite | None = None
     loss: Finite | None = None
     accuracy: Annotated[float, Meta(ge=0, le=1)] | None = None
+    soft_error: Annotated[float, Meta(ge=0, le=1)] | None = None
     correct: Annotated[str, Meta(pattern="^[0-9a-f]+$")] = "0"
     examples: Count = 0
     flops: Count = 0

@@ -32,10 +32,10 @@ PRESETS: dict[PresetName, Preset] = {
         Config(
             preset="digits",
             recipe=Recipe(
-                examples=2500, batch_size=64, learning_rate=0.05, crop_padding=1, label_smoothing=0.1
+                examples=2500, learning_rate=0.1, weight_decay=0.01, crop_padding=1, label_smoothing=0.1
             ),
             generations=15,
-            parents=10,
+            parents=12,
             offspring=5,
             ahead=6,  # so that every computer breeds the same children, however many cores it has
             outward=0.0,  # what few examples tell apart is not that small
@@ -45,8 +45,7 @@ PRESETS: dict[PresetName, Preset] = {
             example_exponent=0.25,
             founder_examples=7000,
             polish_examples=30_000,
-            polished=8,
-            distill=0.5,
+            polished=12,
             doubling=5,
             accuracy_floor=0.95,
         ),

@@ -28,7 +28,7 @@ FEWEST_FOR_NEIGHBOURS = 3
 
 
 class Judge:
-    """Compares individuals; while they compete, by accuracies drawn towards what their losses let expect.
+    """Compares individuals; while they compete, by accuracies drawn towards what soft errors let expect.
 
     Args:
         config: Of the run.
@@ -93,7 +93,7 @@ class Judge:
         return [*polished, *(i for i in survivors if i.id not in ids)][: self.config.parents]
 
     def front(self, population: Sequence[Individual]) -> list[Individual]:
-        """The Pareto front by accuracies drawn towards what the losses let expect, by rising FLOPs."""
+        """The Pareto front by accuracies drawn towards what soft errors let expect, by rising FLOPs."""
         floor, pairs = self.config.accuracy_floor, self._estimated(population)
         able = [pair for pair in pairs if pair[1] >= floor] or pairs
         return [individual for individual, _ in pareto_front(able, _accuracy, _flops)]

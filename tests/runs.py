@@ -194,6 +194,7 @@ def _outcome(parent: Individual | None, genome: Genome, change: float, rng: Rand
         halfway_loss=1.1 * loss,
         loss=loss,
         accuracy=max(0.1, min(0.99, exp(-0.4 * loss) + rng.gauss(0, 0.005))),
+        soft_error=0.25 * loss,
         correct=f"{rng.getrandbits(64):x}",
         examples=1000,
         flops=3000 * count_flops(genome),

@@ -90,6 +90,7 @@ def stub_outcome(order: Order, num_validation: int) -> Outcome:
         probe_loss=loss,
         loss=loss,
         accuracy=float(correct.mean()),
+        soft_error=loss / 3,
         correct=f"{bits:x}",
         examples=order.recipe.examples,
         flops=3 * count_flops(genome) * order.recipe.examples,

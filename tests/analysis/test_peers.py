@@ -296,7 +296,7 @@ def test_a_cell_runs_to_its_end(method, tmp_path):
     assert all(0 <= p.test_accuracy <= 1 for p in record.reported)
     assert record.reported
     costs, accuracies = [p.macs for p in record.reported], [p.accuracy for p in record.reported]
-    if method == "evo_topo":  # whose front is judged by accuracies drawn towards what losses let expect
+    if method == "evo_topo":  # whose front is judged by accuracies drawn towards what soft errors let expect
         assert costs == sorted(set(costs))
     else:
         assert accuracies == sorted(set(accuracies))

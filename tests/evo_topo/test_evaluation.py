@@ -1,12 +1,14 @@
 """Measurements agree with a slow reference."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from evo_topo import build
 from evo_topo.datasets import load_dataset
-from evo_topo.evaluation import evaluate, reestimate_batchnorm
+from evo_topo.evaluation import evaluate, reestimate_batchnorm, soft_error
 from evo_topo.task import Task
 from tests.small import small_founder
 
@@ -52,3 +54,26 @@ def test_evaluation_agrees_with_one_large_batch(digits: Task) -> None:
     assert result.loss == pytest.approx(nn.functional.cross_entropy(logits, split.targets).item())
     assert torch.equal(result.correct, logits.argmax(1) == split.targets)
     assert result.accuracy == result.correct.double().mean().item()
+
+
+@pytest.mark.parametrize("classes", [2, 7])
+def test_the_soft_error_counts_margins_one_by_one(classes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(50, classes, generator=generator, dtype=torch.float64)
+    targets = torch.randint(classes, (50,), generator=generator)
+    margins = []
+    for row, target in zip(logits.tolist(), targets.tolist(), strict=True):
+        margins.append(row[target] - max(value for k, value in enumerate(row) if k != target))
+    size = sum(abs(margin) for margin in margins) / 50
+    expected = sum(1 / (1 + math.exp(3 * margin / size)) for margin in margins) / 50
+    assert soft_error(logits, targets) == pytest.approx(expected, rel=1e-12)
+    moved = 1e4 * logits + torch.randn(50, 1, generator=generator, dtype=torch.float64)
+    assert soft_error(moved, targets) == pytest.approx(expected, rel=1e-9)  # whatever scale the logits have
+
+
+def test_the_soft_error_is_one_half_where_nothing_is_told() -> None:
+    targets = torch.tensor([0, 1, 2])
+    assert soft_error(torch.ones(3, 3), targets) == 0.5
+    assert math.isnan(soft_error(torch.full((3, 3), math.nan), targets))
+    sure = 10 * torch.eye(3)
+    assert soft_error(sure, targets) < 0.05 < 0.95 < soft_error(-sure, targets)

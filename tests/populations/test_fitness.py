@@ -72,10 +72,13 @@ def test_chance_is_what_repeated_measurements_show():
 
 
 def measured(accuracy: float, count: int, rng: random.Random) -> Individual:
-    """A network of the given true accuracy, measured on so many examples; its loss tells the truth."""
+    """A network of the given true accuracy, measured on so many examples; its soft error tells the truth."""
     correct = sum((rng.random() < accuracy) << i for i in range(count))
     outcome = Outcome(
-        "ok", correct=f"{correct:x}", loss=2 * (1 - accuracy), accuracy=correct.bit_count() / count
+        "ok",
+        correct=f"{correct:x}",
+        accuracy=correct.bit_count() / count,
+        soft_error=0.3 + 0.5 * (1 - accuracy),
     )
     return Individual(0, None, 0, None, small_founder(), None, None, 0, 0, 0.0, outcome)
 
@@ -93,11 +96,11 @@ def test_estimates_are_closer_to_the_truth_than_measurements(count):
     assert error(estimates) < 0.3 * error([fold_accuracy(i, count) for i in individuals])
 
 
-def test_a_loss_that_says_nothing_leaves_measurements_alone():
+def test_a_soft_error_that_says_nothing_leaves_measurements_alone():
     rng = random.Random(0)
     individuals = [measured(rng.uniform(0.5, 0.9), 10_000, rng) for _ in range(30)]
     shuffled = [
-        msgspec.structs.replace(i, outcome=msgspec.structs.replace(i.outcome, loss=rng.random()))
+        msgspec.structs.replace(i, outcome=msgspec.structs.replace(i.outcome, soft_error=rng.random()))
         for i in individuals
     ]
     estimates = estimated_accuracies(shuffled, 10_000, 2**10_000 - 1)

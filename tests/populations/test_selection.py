@@ -23,7 +23,7 @@ def population():
         rate = 0.8 + 0.02 * number
         correct = sum((rng.random() < rate) << i for i in range(COUNT))
         outcome = Outcome(
-            "ok", correct=f"{correct:x}", accuracy=correct.bit_count() / COUNT, loss=2 * (1 - rate)
+            "ok", correct=f"{correct:x}", accuracy=correct.bit_count() / COUNT, soft_error=1 - rate
         )
         genome = conv_net((1, 8, 8), 10, (width, width), (1, 2))
         members.append(Individual(number, None, 0, None, genome, None, None, 0, 0, 0.0, outcome))
@@ -36,22 +36,22 @@ def test_the_front_rises_in_cost_and_holds_the_floor():
     flops = [count_flops(i.genome) for i in front]
     assert flops == sorted(flops)
     assert front[0].id > 0  # below the floor
-    losses = [i.outcome.loss for i in front]
-    assert losses == sorted(losses, reverse=True)
+    errors = [i.outcome.soft_error for i in front]
+    assert errors == sorted(errors, reverse=True)
     # where nobody reaches the floor, the front is what there is
     assert Judge(small_config(accuracy_floor=0.999), COUNT).front(everyone)
 
 
 def test_who_had_bad_luck_on_few_examples_stays_on_the_front():
     everyone = population()
-    before, unlucky = everyone[-2].outcome, everyone[-1].outcome  # which has the lowest loss of all
+    before, unlucky = everyone[-2].outcome, everyone[-1].outcome  # which has the lowest soft error of all
     fewer = (1 << int(before.correct, 16).bit_count() - 1) - 1  # one right answer less than the cheaper one
     everyone[-1] = replace(everyone[-1], outcome=replace(unlucky, correct=f"{fewer:x}"))
     assert [i.id for i in Judge(small_config(), COUNT).front(everyone)[-2:]] == [6, 7]
 
 
-def test_where_losses_say_nothing_the_front_is_that_of_measured_accuracies():
-    everyone = [replace(i, outcome=replace(i.outcome, loss=0.5)) for i in population()]
+def test_where_soft_errors_say_nothing_the_front_is_that_of_measured_accuracies():
+    everyone = [replace(i, outcome=replace(i.outcome, soft_error=0.5)) for i in population()]
     right = [int(i.outcome.correct, 16).bit_count() for i in Judge(small_config(), COUNT).front(everyone)]
     assert right == sorted(set(right))
     assert right[-1] == max(int(i.outcome.correct, 16).bit_count() for i in everyone)
