@@ -55,10 +55,8 @@ def soft_error(logits: Tensor, targets: Tensor) -> float:
 
     The mean of sigmoid(-3 m / mean |m|), where the margin m is by how much the target's logit is above the
     largest other one. Divided by their size, margins tell networks of any training and width apart (Jiang et
-    al. 2019); the loss does not, for smoothed targets and a teacher make it rise with training. Over 120
-    networks of digits from twelve runs, it went with errors on held-out examples at a rank correlation of
-    0.90 within a run, the error rate itself at 0.82 and the loss at 0.72; among those of at least a hundredth
-    of the founder's FLOPs, at 0.83, 0.64 and 0.46. Steepness from 1 to 6 made no difference.
+    al. 2019), while the loss rises with training on smoothed targets or a teacher's answers. It goes with
+    errors on other examples better than the error rate does (`analysis/benchmarks/README.md`, digits).
 
     Args:
         logits: (N, classes), at least two classes.
