@@ -13,7 +13,7 @@ from evo_topo.training import train
 from evo_topo.training_end import Diverged
 from populations.conception import parent_network
 from populations.development import develop, measure_on_test, price_edits, probe_split
-from populations.further import SLOWER
+from populations.further import RATES
 from populations.orders import DATA, Order, Teacher, outcome_path, weights_path
 from populations.weights import WeightsError, load_weights, save_weights
 from tests.small import small_config, small_founder, small_task
@@ -104,7 +104,7 @@ def test_divergence_is_reported(order):
     assert not weights_path(Path(order.run_dir), 0).exists()
 
 
-@pytest.mark.parametrize("failures", [1, 2])
+@pytest.mark.parametrize("failures", [1, 2, 3])
 def test_whoever_trains_on_and_diverges_begins_again_slower(order, monkeypatch, failures):
     founder = develop(order, "cpu")
     recipes = []
@@ -119,9 +119,10 @@ def test_whoever_trains_on_and_diverges_begins_again_slower(order, monkeypatch, 
     monkeypatch.setattr("populations.further.train", train_or_fail)
     further = develop(child_of(order, founder.weights_sha256), "cpu")
     rate = order.recipe.learning_rate
-    assert [recipe.learning_rate for recipe in recipes] == pytest.approx([rate, SLOWER * rate])
-    if failures == 1:
-        assert (further.status, further.examples) == ("ok", 4 * 32 + 256), further.reason
+    tried = [share * rate for share in RATES[: failures + 1]]
+    assert [recipe.learning_rate for recipe in recipes] == pytest.approx(tried)
+    if failures < len(RATES):
+        assert (further.status, further.examples) == ("ok", failures * 4 * 32 + 256), further.reason
     else:
         assert (further.status, further.reason) == ("diverged", str(Diverged(4, 99.0)))
         assert not weights_path(Path(order.run_dir), 1).exists()
