@@ -13,7 +13,7 @@ from evo_topo.splits import Split
 from evo_topo.task import Task
 
 _CALIBRATION_BATCH = 256
-STEEPNESS = 3.0
+STEEPNESS = 5.0
 """How sharply margins count as right or wrong, relative to their mean size."""
 
 
@@ -53,7 +53,7 @@ def evaluate(model: nn.Module, split: Split, task: Task, batch_size: int | None 
 def soft_error(logits: Tensor, targets: Tensor) -> float:
     """How many examples a network gets wrong, where one that is nearly right or wrong counts in part.
 
-    The mean of sigmoid(-3 m / mean |m|), where the margin m is by how much the target's logit is above the
+    The mean of sigmoid(-5 m / mean |m|), where the margin m is by how much the target's logit is above the
     largest other one. Divided by their size, margins tell networks of any training and width apart (Jiang et
     al. 2019), while the loss rises with training on smoothed targets or a teacher's answers. It goes with
     errors on other examples better than the error rate does (`analysis/benchmarks/README.md`, digits).

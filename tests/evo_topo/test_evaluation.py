@@ -65,7 +65,7 @@ def test_the_soft_error_counts_margins_one_by_one(classes: int) -> None:
     for row, target in zip(logits.tolist(), targets.tolist(), strict=True):
         margins.append(row[target] - max(value for k, value in enumerate(row) if k != target))
     size = sum(abs(margin) for margin in margins) / 50
-    expected = sum(1 / (1 + math.exp(3 * margin / size)) for margin in margins) / 50
+    expected = sum(1 / (1 + math.exp(5 * margin / size)) for margin in margins) / 50
     assert soft_error(logits, targets) == pytest.approx(expected, rel=1e-12)
     moved = 1e4 * logits + torch.randn(50, 1, generator=generator, dtype=torch.float64)
     assert soft_error(moved, targets) == pytest.approx(expected, rel=1e-9)  # whatever scale the logits have
