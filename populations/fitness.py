@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from deap import base
@@ -13,6 +13,8 @@ from populations.config import Objective
 from populations.individual import Individual
 
 T = TypeVar("T")
+Judgement = Literal["soft_error", "loss"]
+"""What tells accuracies with less noise, by its name in an `Outcome`."""
 FEWEST_FOR_LINE = 6
 """Individuals that it takes to say how accuracy goes with soft error."""
 WORST_SIZE = 64.0
@@ -71,11 +73,13 @@ def fold_accuracy(individual: Individual, num_validation: int, fold: int | None 
     return (correct & fold).bit_count() / fold.bit_count()
 
 
-def estimated_accuracies(individuals: Sequence[Individual], num_validation: int, fold: int) -> list[float]:
-    """Accuracies with less noise: measured ones, drawn towards what the soft errors let expect.
+def estimated_accuracies(
+    individuals: Sequence[Individual], num_validation: int, fold: int, by: Judgement = "soft_error"
+) -> list[float]:
+    """Accuracies with less noise: measured ones, drawn towards what a steadier figure lets expect.
 
     By how far a network gets examples right or wrong says more of its true accuracy than the few that a small
-    validation split lets it get wrong. So a line is fitted from soft error to accuracy over all individuals,
+    validation split lets it get wrong. So a line is fitted from that to accuracy over all individuals,
     and each measurement is moved towards it by as much as chance accounts for the distances from the line
     (empirical Bayes, Fay & Herriot 1979): nearly all the way on some hundred examples.
 
@@ -83,12 +87,13 @@ def estimated_accuracies(individuals: Sequence[Individual], num_validation: int,
         individuals: Developed individuals that compete.
         num_validation: Number of validation examples.
         fold: Bit mask of the examples that accuracies are measured on.
+        by: The steadier figure: the soft error, or the loss where targets are not smoothed.
 
     Returns:
         One accuracy per individual.
     """
     measured = np.array([fold_accuracy(individual, num_validation, fold) for individual in individuals])
-    errors = np.array([individual.outcome.soft_error for individual in individuals], dtype=float)
+    errors = np.array([getattr(individual.outcome, by) for individual in individuals], dtype=float)
     as_measured = [float(accuracy) for accuracy in measured]
     if len(individuals) < FEWEST_FOR_LINE or np.ptp(errors) == 0:
         return as_measured

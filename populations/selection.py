@@ -10,6 +10,7 @@ from deap import base, tools
 from evo_topo.cost import count_flops
 from populations.config import Config
 from populations.fitness import (
+    Judgement,
     Member,
     chance_of,
     estimated_accuracies,
@@ -28,7 +29,7 @@ FEWEST_FOR_NEIGHBOURS = 3
 
 
 class Judge:
-    """Compares individuals; while they compete, by accuracies drawn towards what soft errors let expect.
+    """Compares individuals, by accuracies drawn towards what a steadier figure lets expect.
 
     Args:
         config: Of the run.
@@ -37,6 +38,9 @@ class Judge:
 
     def __init__(self, config: Config, num_validation: int) -> None:
         self.config, self.num_validation = config, num_validation
+        # smoothed targets and a teacher make losses rise while errors fall; without them, the loss says more
+        is_smoothed = config.recipe.label_smoothing > 0 or config.distill > 0
+        self._by: Judgement = "soft_error" if is_smoothed else "loss"
 
     def members(self, individuals: Sequence[Individual], generation: int) -> list[Member]:
         """Individuals with their fitness on this generation's draw of the validation examples.
@@ -48,7 +52,7 @@ class Judge:
         size = max(1, round(FOLD * self.num_validation))
         fold = sum(1 << i for i in rng.sample(range(self.num_validation), size))
         objective, floor = self.config.objective, self.config.accuracy_floor
-        accuracies = estimated_accuracies(individuals, self.num_validation, fold)
+        accuracies = estimated_accuracies(individuals, self.num_validation, fold, self._by)
         return [Member(i, objective, floor, a) for i, a in zip(individuals, accuracies, strict=True)]
 
     def parents(self, individuals: Sequence[Individual], generation: int) -> list[Member]:
@@ -93,7 +97,7 @@ class Judge:
         return [*polished, *(i for i in survivors if i.id not in ids)][: self.config.parents]
 
     def front(self, population: Sequence[Individual]) -> list[Individual]:
-        """The Pareto front by accuracies drawn towards what soft errors let expect, by rising FLOPs."""
+        """The Pareto front by accuracies drawn towards what is expected, by rising FLOPs."""
         floor, pairs = self.config.accuracy_floor, self._estimated(population)
         able = [pair for pair in pairs if pair[1] >= floor] or pairs
         return [individual for individual, _ in pareto_front(able, _accuracy, _flops)]
@@ -107,7 +111,7 @@ class Judge:
 
     def _estimated(self, population: Sequence[Individual]) -> list[tuple[Individual, float]]:
         everything = (1 << self.num_validation) - 1
-        accuracies = estimated_accuracies(population, self.num_validation, everything)
+        accuracies = estimated_accuracies(population, self.num_validation, everything, self._by)
         return list(zip(population, accuracies, strict=True))
 
 

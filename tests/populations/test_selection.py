@@ -1,8 +1,10 @@
+import dataclasses
 import math
 import random
 import statistics
 from collections import Counter
 
+import pytest
 from msgspec.structs import replace
 
 from evo_topo.cost import count_flops
@@ -23,7 +25,11 @@ def population():
         rate = 0.8 + 0.02 * number
         correct = sum((rng.random() < rate) << i for i in range(COUNT))
         outcome = Outcome(
-            "ok", correct=f"{correct:x}", accuracy=correct.bit_count() / COUNT, soft_error=1 - rate
+            "ok",
+            correct=f"{correct:x}",
+            accuracy=correct.bit_count() / COUNT,
+            soft_error=1 - rate,
+            loss=2 * (1 - rate),
         )
         genome = conv_net((1, 8, 8), 10, (width, width), (1, 2))
         members.append(Individual(number, None, 0, None, genome, None, None, 0, 0, 0.0, outcome))
@@ -51,7 +57,7 @@ def test_who_had_bad_luck_on_few_examples_stays_on_the_front():
 
 
 def test_where_soft_errors_say_nothing_the_front_is_that_of_measured_accuracies():
-    everyone = [replace(i, outcome=replace(i.outcome, soft_error=0.5)) for i in population()]
+    everyone = [replace(i, outcome=replace(i.outcome, soft_error=0.5, loss=0.5)) for i in population()]
     right = [int(i.outcome.correct, 16).bit_count() for i in Judge(small_config(), COUNT).front(everyone)]
     assert right == sorted(set(right))
     assert right[-1] == max(int(i.outcome.correct, 16).bit_count() for i in everyone)
@@ -115,3 +121,15 @@ def test_selection_keeps_as_many_as_there_are_parents_and_only_draws_from_its_se
     random.seed(5)
     assert judge.select(everyone, 1, toolbox) == survivors
     assert len(survivors) == 4
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_losses_judge_unless_targets_are_smoothed(smoothing):
+    """Where soft errors are turned round, only those who are judged by them fare otherwise."""
+    config = small_config()
+    config = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, label_smoothing=smoothing))
+    everyone = [replace(i, outcome=replace(i.outcome, loss=i.outcome.soft_error)) for i in population()]
+    flipped = [replace(i, outcome=replace(i.outcome, soft_error=1 - i.outcome.loss)) for i in everyone]
+    honest, odd = (Judge(config, COUNT).members(some, 1) for some in (everyone, flipped))
+    same = [a.fitness.values == b.fitness.values for a, b in zip(honest, odd, strict=True)]
+    assert all(same) if smoothing == 0 else not all(same)
