@@ -18,9 +18,7 @@ def individual(number, generation, width, right):
     """One that gets so many of the validation examples right; the wider, the dearer."""
     parent = 0 if number else None
     genome = conv_net((1, 8, 8), 10, (width, width), (1, 2)) if number else small_founder()
-    outcome = Outcome(
-        "ok", correct=f"{(1 << right) - 1:x}", accuracy=right / COUNT, soft_error=1 - right / COUNT
-    )
+    outcome = Outcome("ok", correct=f"{(1 << right) - 1:x}", accuracy=right / COUNT, loss=1 - right / COUNT)
     return Individual(number, parent, generation, None, genome, None, None, 0, 0, 0.0, outcome)
 
 
