@@ -16,7 +16,7 @@ T = TypeVar("T")
 Judgement = Literal["soft_error", "loss"]
 """What tells accuracies with less noise, by its name in an `Outcome`."""
 FEWEST_FOR_LINE = 6
-"""Individuals that it takes to say how accuracy goes with soft error."""
+"""Individuals that it takes to say how accuracy goes with a steadier figure."""
 WORST_SIZE = 64.0
 """log2 FLOPs beyond any network: finite, since infinity makes DEAP's crowding distance NaN."""
 
@@ -74,7 +74,7 @@ def fold_accuracy(individual: Individual, num_validation: int, fold: int | None 
 
 
 def estimated_accuracies(
-    individuals: Sequence[Individual], num_validation: int, fold: int, by: Judgement = "soft_error"
+    individuals: Sequence[Individual], num_validation: int, fold: int, by: Judgement
 ) -> list[float]:
     """Accuracies with less noise: measured ones, drawn towards what a steadier figure lets expect.
 

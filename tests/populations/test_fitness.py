@@ -88,7 +88,7 @@ def test_estimates_are_closer_to_the_truth_than_measurements(count):
     rng = random.Random(0)
     truth = [rng.uniform(0.93, 0.99) for _ in range(200)]
     individuals = [measured(accuracy, count, rng) for accuracy in truth]
-    estimates = estimated_accuracies(individuals, count, 2**count - 1)
+    estimates = estimated_accuracies(individuals, count, 2**count - 1, "soft_error")
 
     def error(values):
         return math.fsum((value - true) ** 2 for value, true in zip(values, truth, strict=True))
@@ -103,9 +103,9 @@ def test_a_soft_error_that_says_nothing_leaves_measurements_alone():
         msgspec.structs.replace(i, outcome=msgspec.structs.replace(i.outcome, soft_error=rng.random()))
         for i in individuals
     ]
-    estimates = estimated_accuracies(shuffled, 10_000, 2**10_000 - 1)
+    estimates = estimated_accuracies(shuffled, 10_000, 2**10_000 - 1, "soft_error")
     assert estimates == pytest.approx([fold_accuracy(i, 10_000) for i in shuffled], abs=1e-3)
-    assert estimated_accuracies(shuffled[:3], 10_000, 1) == [
+    assert estimated_accuracies(shuffled[:3], 10_000, 1, "soft_error") == [
         fold_accuracy(i, 10_000, 1) for i in shuffled[:3]
     ]
 
