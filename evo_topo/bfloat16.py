@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MethodType
+
 import torch
 from torch import Tensor, nn
 
@@ -72,3 +74,37 @@ class Bfloat16Copies:
         for module, name, weight in self._places:
             weight.grad = None
             setattr(module, name, weight)
+
+
+class Float32Layers:
+    """Lets layers compute in float32 that a CPU has no kernels for in bfloat16, until `close`.
+
+    Where every channel is convolved by itself, oneDNN has some for windows of 3 x 3 without stride. Others
+    take 3 to 30 times as long as in float32 (2 to 32 channels, way back included, torch 2.14).
+
+    Args:
+        model: The network, on any device; on a GPU nothing changes.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._layers = [m for m in model.modules() if isinstance(m, nn.Conv2d) and _is_slow(m)]
+        for layer in self._layers:
+            layer._conv_forward = MethodType(_in_float32, layer)  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        """Lets them compute as before."""
+        for layer in self._layers:
+            del layer._conv_forward
+
+
+def _is_slow(layer: nn.Conv2d) -> bool:
+    if type(layer) is not nn.Conv2d or layer.groups == 1 or layer.weight.device.type != "cpu":
+        return False
+    return layer.kernel_size != (3, 3) or layer.stride != (1, 1)
+
+
+def _in_float32(layer: nn.Conv2d, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        bias = None if bias is None else bias.float()
+        made: Tensor = nn.Conv2d._conv_forward(layer, inputs.float(), weight.float(), bias)
+    return made.to(inputs.dtype)

@@ -8,9 +8,10 @@ from torch.nn import functional
 
 from evo_topo.augmentation import shift_and_flip
 from evo_topo.batches import Batches
-from evo_topo.bfloat16 import Bfloat16Copies, has_fast_bfloat16
+from evo_topo.bfloat16 import Bfloat16Copies, Float32Layers, has_fast_bfloat16
 from evo_topo.binary import clip_latent, latent_weights
 from evo_topo.distillation import Teaching
+from evo_topo.layouts import keep_layouts
 from evo_topo.recipe import Recipe
 from evo_topo.task import Task
 
@@ -52,7 +53,10 @@ class Step:
             self._rate = torch.tensor(recipe.rate, device=self.device)
         self.optimiser = _optimiser(model, recipe, self._rate)
         self._latent = latent_weights(model)
-        self._copies = Bfloat16Copies(model) if has_fast_bfloat16(self.device) else None
+        self._layouts = keep_layouts(model)
+        is_low = has_fast_bfloat16(self.device)
+        self._copies = Bfloat16Copies(model) if is_low else None
+        self._exceptions = Float32Layers(model) if is_low else None
 
     def set_rate(self, rate: float) -> None:
         """Sets the learning rate of the next step."""
@@ -110,9 +114,12 @@ class Step:
             self._copies.refresh()
 
     def close(self) -> None:
-        """Gives the layers their weights back."""
-        if self._copies:
-            self._copies.close()
+        """Gives the layers their weights back, and their ways of computing."""
+        for handle in self._layouts:
+            handle.remove()
+        for changed in (self._copies, self._exceptions):
+            if changed:
+                changed.close()
 
 
 class TabledStep:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from evo_topo.bfloat16 import Bfloat16Copies, has_fast_bfloat16
+from evo_topo.bfloat16 import Bfloat16Copies, Float32Layers, has_fast_bfloat16
 from evo_topo.binary import BinaryConv2d
 
 
@@ -115,3 +115,56 @@ def test_a_network_without_such_layers_has_no_copies() -> None:
     copies.hand_over()
     copies.close()
     assert model[0].weight.grad is not None
+
+
+def slow_convolutions() -> nn.Sequential:
+    """Each channel by itself, with a stride or another window; and layers with fast kernels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1),
+            nn.Conv2d(6, 6, 3, padding=1, groups=6),
+            nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6),
+            nn.Conv2d(6, 6, 5, padding=2, groups=6, bias=False),
+        )
+
+
+def test_layers_without_kernels_in_bfloat16_compute_in_float32() -> None:
+    model, plain = slow_convolutions(), slow_convolutions()
+    copies, exceptions = Bfloat16Copies(model), Float32Layers(model)
+    made = []
+    for layer in model:
+        layer.register_forward_hook(lambda layer, args, value: made.append((args[0], value)))
+    expected = plain_gradients(plain)
+    weights = dict(model.named_parameters())
+    backward(model, batch())
+    assert {value.dtype for _, value in made} == {torch.bfloat16}  # the others read what they would
+    for (read, value), layer in list(zip(made, plain, strict=True))[2:]:
+        in_full = layer(read.detach().float())  # with weights that were not rounded
+        torch.testing.assert_close(value.float(), in_full, rtol=0.02, atol=0.01)
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight.grad.float(), expected[name], rtol=0.05, atol=0.02)
+    exceptions.close()
+    copies.close()
+    assert torch.equal(model(batch()), plain(batch()))
+
+
+def test_what_is_float32_and_what_is_not(monkeypatch) -> None:
+    seen: list[tuple[int, torch.dtype]] = []
+    forward = nn.Conv2d._conv_forward
+
+    def watched(layer, inputs, weight, bias):
+        seen.append((number[layer], inputs.dtype))
+        return forward(layer, inputs, weight, bias)
+
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", watched)
+    model = slow_convolutions()
+    number = {layer: at for at, layer in enumerate(model)}
+    exceptions = Float32Layers(model)
+    backward(model, batch())
+    exceptions.close()
+    assert [dtype for at, dtype in seen if at == 1] == [torch.bfloat16]
+    assert [dtype for at, dtype in seen if at in (2, 3)] == [torch.float32] * 2
+    seen.clear()
+    backward(model, batch())
+    assert [dtype for at, dtype in seen if at in (2, 3)] == [torch.bfloat16] * 2
