@@ -105,10 +105,9 @@ def parse(argv: list[str]) -> Arguments:
 def _value_of(option: str, argv: list[str]) -> str | None:
     """The value that follows an option, or stands behind its equals sign."""
     for word, following in zip(argv, [*argv[1:], None], strict=False):
-        if word == option:
-            return following
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
+        name, equals, value = word.partition("=")
+        if name.replace("_", "-") == option:  # tyro takes either
+            return value if equals else following
     return None
 
 
@@ -191,7 +190,12 @@ def print_plan(arguments: Arguments) -> None:
     from populations.slots import resolve_devices
 
     task = load_dataset(config.preset, config.data_dir)
-    founder = find_start(arguments)[0] or PRESETS[config.preset].founder()
+    if arguments.resume and config.run_dir is not None:
+        from populations.run import stored_founder
+
+        founder = stored_founder(config.run_dir)
+    else:
+        founder = find_start(arguments)[0] or PRESETS[config.preset].founder()
     devices = resolve_devices(config.devices, config.workers, config.threads)
     print(config.with_ahead(len(devices)).to_json())
     shape = " x ".join(map(str, task.input_shape))

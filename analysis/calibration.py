@@ -5,9 +5,10 @@
 Measurements are set against what the parent's prices promised for an edit: the loss right after
 inheritance, on the examples that it was priced on, before and after the refit, and the validation loss after
 training, each less that of the parent. Prunes of units are priced as they are inherited, edits with a joint
-once the layer there is refit. A learned correction leads from prediction to the last, less what children
-gain that only train on. Spearman's rank correlation says how well the predictions *order* edits of one kind,
-which is all that choosing between them needs.
+once the layer there is refit. A learned correction leads from prediction to the last: drawn with what
+children gain that only train on, which is no merit of an edit. It also counts children that were stopped,
+with the loss that was expected of them; they have no dot. Spearman's rank correlation says how well the
+predictions *order* edits of one kind, which is all that choosing between them needs.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from analysis.common import (
 )
 from analysis.ranks import spearman
 from evo_topo.calibration import Isotonic
-from populations.calibrating import calibration_of
+from populations.calibrating import calibration_from, lessons_of, usual_change
 from populations.records import LineageError
 
 _WIDEST = 7  # kinds of edits side by side
@@ -91,11 +92,19 @@ class KindInfo(Struct, frozen=True):
 
 
 class CalibrationInfo(Struct, frozen=True):
-    """The numbers behind the figure: every trial, and the correlations by kind of edit."""
+    """The numbers behind the figure.
+
+    Attributes:
+        run: Its name.
+        trials: Every predicted edit.
+        kinds: Correlations by kind of edit.
+        usual: Loss change of children that only trained on; corrections are without it.
+    """
 
     run: str
     trials: list[Trial]
     kinds: list[KindInfo]
+    usual: float
 
 
 def calibration_info(run: Run) -> CalibrationInfo:
@@ -120,13 +129,14 @@ def calibration_info(run: Run) -> CalibrationInfo:
         trials.append(Trial(child.id, kind, predicted, promised, inherited, refit, trained))
     if all(trial.inherited is None and trial.trained is None for trial in trials):
         raise LineageError(f"{run.folder} holds no edit with both a predicted and a measured loss change")
-    learned, kinds = calibration_of(run.individuals), []
+    lessons = lessons_of(run.individuals)
+    learned, kinds = calibration_from(lessons), []
     for kind in sorted({trial.kind for trial in trials}):
         of_kind = [trial for trial in trials if trial.kind == kind]
         correction = learned.kinds.get(kind.replace(" ", "_"), learned.every)
         stages = {name: _correlate(of_kind, name) for name in ("inherited", "refit", "trained")}
         kinds.append(KindInfo(kind=kind, correction=correction, **stages))
-    return CalibrationInfo(run.folder.resolve().name, trials, kinds)
+    return CalibrationInfo(run.folder.resolve().name, trials, kinds, usual_change(lessons))
 
 
 def _correlate(trials: list[Trial], measurement: str) -> Correlation:
@@ -146,7 +156,10 @@ def draw_calibration(info: CalibrationInfo) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(2 * bands, columns, sharex=True, sharey=True, squeeze=False)
     changes = [
-        c for t in info.trials for c in (t.predicted, t.inherited, t.refit, t.trained) if c is not None
+        c
+        for t in info.trials
+        for c in (t.predicted, t.predicted + t.promised, t.inherited, t.refit, t.trained)
+        if c is not None
     ]
     for at in range(bands * columns):
         band, column = divmod(at, columns)
@@ -181,13 +194,13 @@ def _draw_kind(pair: NDArray[np.object_], info: CalibrationInfo, kind: KindInfo,
             axes.scatter(predicted, refit, s=18, facecolors="none", edgecolors=colour, alpha=0.8)
         if promised and kind.correction is not None:
             x = sorted({*predicted, *kind.correction.x})
-            axes.plot(x, [kind.correction(value) for value in x], color=colour, linewidth=1.2)
+            axes.plot(x, [info.usual + kind.correction(value) for value in x], color=colour, linewidth=1.2)
         text = _correlation_text(getattr(kind, name), None if promised else kind.refit)
         axes.set_title(text, fontsize=9, color=GREY)
     pair[0].annotate(
         kind.kind, (0, 1), (0, 20), "axes fraction", "offset points", color=colour, weight="bold"
     )
-    pair[1].set_xlabel("predicted loss change")
+    pair[1].set_xlabel("predicted loss change\n(below: with promised gain)")
 
 
 def _correlation_text(correlation: Correlation, refit: Correlation | None) -> str:

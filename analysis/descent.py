@@ -106,8 +106,8 @@ def draw_descent(name: str, steps: list[Step]) -> Figure:
         f"{name}: how individual {steps[-1].id} came about",
         f"{len(steps) - 1} steps from the founder"
         + (f", the last {len(shown)} shown" if len(shown) < len(steps) else ""),
-        "predicted, inherited, trained: validation loss less the parent's, as predicted, right after "
-        "inheritance, and after training",
+        "loss less the parent's: predicted and inherited on the training examples that it was priced on, "
+        "trained on the validation split",
     ]
     figure = Figure()
     axes = figure.add_axes((0, 0, 1, 1))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
 
 from msgspec import Struct
 
@@ -30,8 +32,9 @@ class Isotonic(Struct, frozen=True, forbid_unknown_fields=True):
             pairs: Predicted and recovered loss changes, one or more.
         """
         blocks: list[list[float]] = []  # sum of x, sum of y, count
-        for x, y in sorted(pairs):
-            blocks.append([x, y, 1])
+        for x, tied in groupby(sorted(pairs), key=itemgetter(0)):  # whose value is one
+            ys = [y for _, y in tied]
+            blocks.append([x * len(ys), sum(ys), len(ys)])
             while len(blocks) > 1 and blocks[-2][1] * blocks[-1][2] >= blocks[-1][1] * blocks[-2][2]:
                 last = blocks.pop()
                 blocks[-1] = [a + b for a, b in zip(blocks[-1], last, strict=True)]

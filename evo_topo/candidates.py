@@ -15,7 +15,7 @@ from evo_topo.edits import (
     RandomSource,
     SplitUnits,
 )
-from evo_topo.edits.base import applies, shuffled
+from evo_topo.edits.base import shuffled
 from evo_topo.genome import Genome
 
 PRICED_ONE_BY_ONE: tuple[type[AnyEdit], ...] = tuple(
@@ -25,7 +25,7 @@ PRICED_ONE_BY_ONE: tuple[type[AnyEdit], ...] = tuple(
 
 
 def candidate_edits(genome: Genome, rng: RandomSource, most: int = 14) -> list[AnyEdit]:
-    """Draws structural edits of all kinds but those of units and whole layers: random sites, sizes varied.
+    """Draws structural edits of the kinds that are priced one by one: random sites, sizes varied.
 
     The kinds take turns, so that one with few sites is not crowded out. A kind that prunes gives two at its
     turn, for more prunes are wanted than growths.
@@ -47,7 +47,7 @@ def candidate_edits(genome: Genome, rng: RandomSource, most: int = 14) -> list[A
                 queues.remove(queue)
                 continue
             sizes: tuple[AnyEdit, AnyEdit] = (site.varied(genome, rng), site)
-            edit = next((sized for sized in sizes if applies(sized, genome)), None)
+            edit = next((sized for sized in sizes if sized.is_legal(genome)), None)
             if edit is not None and not _is_idle(edit, genome):
                 found[edit] = None
     return list(found)[:most]

@@ -24,9 +24,9 @@ class ChannelSlots:
     """All channel slots of a genome, and the classes that tie them.
 
     Attributes:
-        of_maker: ChannelSlots of each node that makes units.
-        layout: ChannelSlots of every node's output, channel by channel.
-        tied: ChannelSlots that are not the root of their class, in order.
+        of_maker: Slots of each node that makes units.
+        layout: Slots of every node's output, channel by channel.
+        tied: Slots that are not the root of their class, in order.
         roots: For each slot, the root of its class, which is its first slot.
         fixed: Roots of the classes that hold input units or class scores.
     """

@@ -1,6 +1,8 @@
 """Distillation: a network learns from another one's answers, beside the targets (Hinton et al. 2015)."""
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +41,13 @@ class Teaching:
             raise ValueError(f"share: expected a number from 0 to 1, got {share!r}")
         logits = logits_of(teacher, task.train.inputs, task)
         return cls(torch.softmax(logits / TEMPERATURE, 1), share)
+
+    @cached_property
+    def blind_loss(self) -> float:
+        """The loss, in nats, of who takes all classes for equally likely."""
+        guess = math.log(self.answers.shape[1])
+        entropy = -torch.xlogy(self.answers, self.answers).sum(1).mean().item()
+        return (1 - self.share) * guess + self.share * TEMPERATURE**2 * (guess - entropy)
 
     def loss(self, logits: Tensor, targets: Tensor, index: Tensor, label_smoothing: float) -> Tensor:
         """The pupil's loss (): (1 - s) x cross-entropy + s T^2 x divergence from the teacher.

@@ -126,3 +126,13 @@ def reestimate_batchnorm(model: nn.Module, task: Task, examples: int, seed: int)
 def device_of(model: nn.Module) -> torch.device:
     """Where a network is; one without parameters counts as on the CPU."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Largest difference relative to the largest value; infinite between different shapes, NaN with a NaN."""
+    if found.shape != expected.shape:
+        return math.inf
+    worst, largest = ((values.abs().max().item()) for values in (found - expected, expected))
+    if worst == 0:
+        return 0.0
+    return worst / largest if largest else math.inf

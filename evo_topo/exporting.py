@@ -17,6 +17,7 @@ from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from evo_topo.evaluation import relative_error
 from evo_topo.genome import Genome
 from evo_topo.phenotype import build
 from evo_topo.source import write_source
@@ -165,8 +166,8 @@ def _error(name: str, run: Callable[[Tensor], Tensor], network: GraphModule, gen
         inputs = torch.randn(batch, *genome.input_shape, generator=generator)
         with torch.no_grad():
             expected, got = network(inputs), run(inputs)
-        error = ((got - expected).abs().max() / expected.abs().max()).item()
-        if got.shape != expected.shape or not error <= TOLERANCE:
+        error = relative_error(got, expected)
+        if not error <= TOLERANCE:
             raise ExportError(f"{name} does not compute what the network does: relative error {error:.2g}")
         worst = max(worst, error)
     return worst

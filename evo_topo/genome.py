@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import cached_property, wraps
+from functools import cached_property, lru_cache, wraps
 from math import prod
 from typing import Any, TypeVar
 
@@ -173,6 +173,16 @@ def _infer_shapes(nodes: tuple[Node, ...]) -> dict[str, Shape]:
     return shapes
 
 
+@lru_cache(maxsize=4096)
+def _out_of_range(op: AnyOp) -> str | None:
+    """What a reader of the operation's JSON would refuse: msgspec checks ranges only when it reads."""
+    try:
+        msgspec.json.decode(msgspec.json.encode(op), type=type(op))
+    except msgspec.DecodeError as error:
+        return str(error)
+    return None
+
+
 def infer_shape(node: Node, shapes: Mapping[str, Shape]) -> Shape:
     """Output shape of one node for one example, from those of what it reads.
 
@@ -190,6 +200,8 @@ def infer_shape(node: Node, shapes: Mapping[str, Shape]) -> Shape:
         shape = op.infer(tuple([shapes[source] for source in node.inputs]))
     except OpError as error:
         raise GenomeError(f"node {name!r}: {error}") from None
+    if fault := _out_of_range(op):
+        raise GenomeError(f"node {name!r}: {fault}")
     if shape[0] > MAX_CHANNELS or prod(shape) > MAX_ELEMENTS:
         raise GenomeError(
             f"node {name!r}: output {shape} has over {MAX_CHANNELS} channels or {MAX_ELEMENTS} elements"

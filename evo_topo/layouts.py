@@ -8,7 +8,6 @@ through two layouts at once: on a CPU that takes ten to thirty times as long.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -32,24 +31,25 @@ def keep_layouts(model: nn.Module) -> list[RemovableHandle]:
     """
     if not isinstance(model, GraphModule):
         return []
-    readers = [node for node in model.graph.nodes if _forgets_layout(node, model)]
-    makers = dict.fromkeys(maker for node in readers for maker in _makers(node))
-    return [model.get_submodule(str(node.target)).register_forward_hook(_turn) for node in makers]
+    waiting = [node for node in model.graph.nodes if _forgets_layout(node, model)]
+    seen: set[Node] = set()
+    handles = []
+    while waiting:
+        for read in waiting.pop().all_input_nodes:
+            if read in seen:
+                continue
+            seen.add(read)
+            if read.op == "call_module":
+                handles.append(model.get_submodule(str(read.target)).register_forward_hook(_turn))
+            elif read.op == "call_function":  # sums and concatenations hand it on
+                waiting.append(read)
+    return handles
 
 
 def _forgets_layout(node: Node, model: GraphModule) -> bool:
     if node.op == "call_module":
         return isinstance(model.get_submodule(str(node.target)), _MODULES)
     return node.target in _FUNCTIONS
-
-
-def _makers(node: Node) -> Iterator[Node]:
-    """The modules that make what a node reads, be it through sums and concatenations."""
-    for read in node.all_input_nodes:
-        if read.op == "call_module":
-            yield read
-        elif read.op == "call_function":
-            yield from _makers(read)
 
 
 def _turn(module: nn.Module, args: tuple[Tensor, ...], made: Tensor) -> None:

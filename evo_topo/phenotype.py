@@ -149,7 +149,8 @@ def _emit(genome: Genome, node: Node, reads: list[FxNode], root: nn.Module, grap
                 _as_points(graph, read, dims - len(genome.shapes[name]))
                 for read, name in zip(reads, node.inputs, strict=True)
             ]
-            return _combine(graph, node, points, over)
+            whole = [genome.shapes[name] == genome.shapes[node.name] for name in node.inputs]
+            return _combine(graph, node, points, over, whole.index(True))
         case "joins", [*_]:
             return graph.call_function(torch.cat, (reads, 1))
         case "spreads", [read]:
@@ -167,10 +168,13 @@ def _emit(genome: Genome, node: Node, reads: list[FxNode], root: nn.Module, grap
     return value
 
 
-def _combine(graph: Graph, node: Node, reads: list[FxNode], over: str | None) -> FxNode:
-    """The sum or product, one input after the other; written over one of the first two, if that is given."""
+def _combine(graph: Graph, node: Node, reads: list[FxNode], over: str | None, whole: int) -> FxNode:
+    """The sum or product, one input after the other; written over one of the first two, if that is given.
+
+    It begins with an input of its own extents, which later sums are written over: others may be points.
+    """
     combine = operator.add if isinstance(node.op, Add) else operator.mul
-    first = 0 if over is None else node.inputs.index(over)
+    first = whole if over is None else node.inputs.index(over)
     total = reads.pop(first)
     for place, read in enumerate(reads):
         in_place = isinstance(node.op, Add) and (place > 0 or over is not None)

@@ -66,7 +66,7 @@ def stratified_order(targets: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(targets), generator=generator)
     position = torch.empty(len(targets), dtype=torch.float64)
-    for value in range(int(targets.max()) + 1):
+    for value in torch.unique(targets).tolist():
         members = shuffled[targets[shuffled] == value]
         offset = torch.rand(1, generator=generator, dtype=torch.float64)
         position[members] = (torch.arange(len(members)) + offset) / len(members)

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from evo_topo.ops import MAX_WIDTH
 from evo_topo.splits import SPLITS, Split, check_split, mean_std, split_sizes, stratified_order
 
 
@@ -143,6 +144,11 @@ class Task:
             raise ValueError(f"targets of {name!r}: expected whole numbers, got {y.dtype}")
         if num_classes is None:
             num_classes = int(y.max()) + 1 if y.numel() else 0
+        if num_classes > MAX_WIDTH:
+            raise ValueError(
+                f"targets of {name!r}: expected at most {MAX_WIDTH:,} classes, got numbers up to "
+                f"{num_classes - 1:,}; number the classes from 0"
+            )
         whole = Split(x, y.long())
         check_split(f"{name!r}", whole, num_classes)
         sizes = split_sizes(len(y), fractions)
@@ -153,4 +159,9 @@ class Task:
 
 def _as_tensor(data: ArrayLike | Tensor) -> Tensor:
     """A tensor on the CPU; arrays are copied, for they may be read-only."""
-    return data.detach().cpu() if isinstance(data, Tensor) else torch.tensor(np.asarray(data))
+    if isinstance(data, Tensor):
+        return data.detach().cpu()
+    array = np.asarray(data)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"expected arrays of numbers, got {array.dtype}; number the classes from 0")
+    return torch.tensor(array)

@@ -81,7 +81,8 @@ def train(
         steps = _steps(step, batches, recipe, started + seconds)
         # each look waits for the device: a GPU has an epoch's steps to run before
         every = _CHECK_EVERY if device.type == "cpu" else len(task.train.targets) // recipe.batch
-        limit = (1 if is_further else 10) * math.log(task.num_classes)
+        blind = math.log(task.num_classes) if teaching is None else teaching.blind_loss
+        limit = (1 if is_further else 10) * blind
         result = _to_the_end(steps, recipe, limit, hurdle, started, max(every, _CHECK_EVERY))
     model.to(memory_format=torch.contiguous_format)  # as weights are stored
     return result

@@ -76,11 +76,8 @@ def calibration_from(lessons: Iterable[Lesson]) -> Calibration:
     expected of them: without them, their kinds of edits would look better than they are.
     """
     lessons = list(lessons)
-    outlook = outlook_from(lessons)
+    outlook, usual = outlook_from(lessons), usual_change(lessons)
     changes = [(lesson, change) for lesson in lessons if (change := lesson.change(outlook)) is not None]
-    most = ALIKE * max((lesson.examples for lesson in lessons if lesson.kind is not None), default=0)
-    drift = [change for lesson, change in changes if lesson.kind is None and lesson.examples <= most]
-    usual = fmean(drift) if drift else 0.0
     return Calibration.fit(
         (lesson.kind, lesson.predicted, change - usual)
         for lesson, change in changes
@@ -88,12 +85,21 @@ def calibration_from(lessons: Iterable[Lesson]) -> Calibration:
     )
 
 
-def calibration_of(individuals: Iterable[Individual]) -> Calibration:
-    """What a whole lineage has taught.
+def usual_change(lessons: Iterable[Lesson]) -> float:
+    """Mean loss change of those that only trained on, for about as long as others; 0 where there are none."""
+    lessons = list(lessons)
+    most = ALIKE * max((lesson.examples for lesson in lessons if lesson.kind is not None), default=0)
+    drift = [lesson.change(None) for lesson in lessons if lesson.kind is None and lesson.examples <= most]
+    known = [change for change in drift if change is not None]
+    return fmean(known) if known else 0.0
+
+
+def lessons_of(individuals: Iterable[Individual]) -> list[Lesson]:
+    """What each child of a whole lineage taught.
 
     Args:
         individuals: Of one run, each with its parent among them.
     """
     by_id = {individual.id: individual for individual in sorted(individuals, key=lambda i: i.id)}
     lessons = (lesson_of(i, None if i.parent is None else by_id.get(i.parent)) for i in by_id.values())
-    return calibration_from(lesson for lesson in lessons if lesson)
+    return [lesson for lesson in lessons if lesson]

@@ -16,7 +16,7 @@ PresetName = Literal["digits", "fashion-mnist", "cifar10", "cifar100"]
 Objective = Literal["pareto", "accuracy-per-flop"]
 Criterion = Literal["obd", "magnitude", "random"]
 
-CHANGEABLE = frozenset({"generations", "minutes", "workers", "devices", "data_dir", "run_dir"})
+CHANGEABLE = frozenset({"generations", "minutes", "compare", "workers", "devices", "data_dir", "run_dir"})
 """Fields that may differ when a run is resumed: they do not change which children are bred."""
 LEAST_AHEAD = 6
 """So that up to six workers give the same lineage."""
@@ -35,7 +35,8 @@ class Config:
     """
 
     preset: PresetName
-    """Founder, data and recipe to start from."""
+    """Whose data and founder to take where none are given, and what run folders are called; the settings
+    of a preset are `PRESETS[name].config`."""
 
     recipe: Recipe
     """How a child trains."""
@@ -45,7 +46,7 @@ class Config:
     """Generations to evolve; None for as many as fit into the minutes."""
 
     minutes: Optional[float] = None
-    """Time budget of the whole run instead of a number of generations."""
+    """Time budget of the whole run; with generations=None, as many as fit into it."""
 
     parents: int = 12
     """Individuals that survive each generation (mu)."""
@@ -156,6 +157,7 @@ class Config:
         shares = ("accuracy_floor", "growth", "outward", "train_on", "polish_share", "distill")
         for name in (*shares, "example_exponent"):
             self._check(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
+        self._check("distill", not self.distill or self.polish_examples > 0, "0 where nobody is polished")
 
     def _check(self, name: str, fine: bool, expected: str) -> None:
         if not fine:

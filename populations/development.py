@@ -34,11 +34,16 @@ from populations.config import Criterion
 from populations.further import train_further
 from populations.individual import Outcome, Status
 from populations.orders import DATA, Order, outcome_path, weights_path
-from populations.weights import load_weights, save_weights, sync
+from populations.weights import WeightsError, load_weights, save_weights, sync
 
 
 def develop(order: Order, device: str) -> Outcome:
-    """Develops one child, or prices its parent; every ordinary failure comes back as an outcome."""
+    """Develops one child, or prices its parent; every failure of its own comes back as an outcome.
+
+    Raises:
+        OSError: When something cannot be written.
+        WeightsError: When weights are missing or damaged, or cannot be written.
+    """
     started = time.perf_counter()
     status: Status
     child: Conception | None = None
@@ -51,6 +56,8 @@ def develop(order: Order, device: str) -> Outcome:
             return Outcome("ok", prices=prices, seconds=time.perf_counter() - started, device=device)
         child = conceive(order, probe, torch.device(device))
         return _trained(order, child, task, torch.device(device), started)
+    except (OSError, WeightsError):  # of the disk, not of the child: the run stops, and can go on
+        raise
     except Diverged as error:
         status, reason = "diverged", str(error)
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -69,7 +76,7 @@ def _trained(order: Order, child: Conception, task: Task, device: torch.device, 
     recipe = dataclasses.replace(order.recipe, examples=child.examples)
     teaching = _teaching(order, task, device)
     try:
-        if order.edit is None and order.parent is not None:
+        if order.edit is None and (order.parent is not None or order.id < 0):  # long trainings
             model, result = train_further(order, model, task, recipe, teaching, device)
         else:
             result = train(model, task, recipe, order.seed, device, teaching, order.hurdle, order.seconds)

@@ -65,6 +65,7 @@ class Dispatch:
             self._underway[birth.id] = birth
             order = order_for(birth, self.config, self.lineage.run_dir, examples(birth.genome), rate, teacher)
             rivals = [Rival(rival.edit.to_json(), examples(rival.genome)) for rival in birth.rivals]
+            outcome_path(self.lineage.run_dir, birth.id).unlink(missing_ok=True)  # of a driver that died
             self.crew.submit(msgspec.structs.replace(order, rivals=tuple(rivals), seconds=seconds))
             return True
         parent = None if birth.parent is None else birth.parent.id

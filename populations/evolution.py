@@ -29,7 +29,7 @@ from populations.lineage import Lineage
 from populations.memory import Memory
 from populations.polish import polish
 from populations.progress import Progress, Report
-from populations.reference import forget_reference
+from populations.reference import forget_results
 from populations.schedule import Schedule
 from populations.slots import Slots
 from populations.workers import Crew
@@ -95,6 +95,8 @@ class Evolution:
         spent = max(lineage.seconds().values(), default=0.0)
         self.schedule = Schedule(config, founder, self.memory, len(slots.devices), spent)
         self.dispatch = Dispatch(config, lineage, self.memory, Crew(slots))
+        # a polish has a number as well
+        self._last = None if config.generations is None else config.generations + len(lineage.polished())
         self._priced = -1  # the latest generation whose survivors were asked to be priced
         self._circumstances = lru_cache(maxsize=1)(self._circumstances_of)
 
@@ -102,9 +104,7 @@ class Evolution:
         """Evolves until the generations are done or the time is up, then polishes the survivors."""
         if self.generations.last < 0:
             self._found()
-        last = self.config.generations
-        if last is None or self.generations.last < last:
-            forget_reference(self.lineage.run_dir)  # lines grow longer
+        if self._last is None or self.generations.last < self._last:
             self._evolve()
         if self.config.polish_examples and self.generations.last not in self.lineage.polished():
             phase = "polishing the survivors"
@@ -129,6 +129,8 @@ class Evolution:
         self.memory.know_all_before(self.generations.last + 1)
         places = self._places()
         place = next(places, None)
+        if place is not None:  # what was measured, and the founder that it was compared with, are out of date
+            forget_results(self.lineage.run_dir)
         self._report(self.generations.last + 1, self.config.offspring)
         while place or waiting or self.dispatch.crew.is_busy:
             while place and self.dispatch.crew.has_room and self._is_ready(place.source):
@@ -145,9 +147,7 @@ class Evolution:
         config, first = self.config, self.generations.last + 1
         base, ahead = max(self.lineage.polished(), default=0), config.ahead or 0
         ids = count(self.memory.first_id(first))
-        for generation in (
-            count(first) if config.generations is None else range(first, config.generations + 1)
-        ):
+        for generation in count(first) if self._last is None else range(first, self._last + 1):
             for index in range(config.offspring):
                 if not self.schedule.has_time(self.generations.finalists):
                     return
@@ -224,7 +224,7 @@ class Evolution:
             Progress(
                 phase=phase or ("evolving" if generation else "training the founder"),
                 generation=generation,
-                generations=self.config.generations,
+                generations=self._last,
                 children_done=self.memory.born[generation],
                 children=children,
                 failed=self.memory.failed,
@@ -232,6 +232,6 @@ class Evolution:
                 best_accuracy=max((accuracy for _, accuracy, _ in front), default=0.0),
                 front=front,
                 elapsed=self.schedule.elapsed,
-                remaining=self.schedule.remaining(finalists, done, generation, children),
+                remaining=self.schedule.remaining(finalists, done, generation, children, self._last),
             )
         )

@@ -1,4 +1,4 @@
-"""Survivors that train on."""
+"""Survivors that train on, and the founder for comparison, which trains as long."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def train_further(
     teaching: Teaching | None,
     device: torch.device,
 ) -> tuple[GraphModule, TrainingResult]:
-    """Trains a survivor on; anew and slower where it diverges: what it has learned is worth keeping.
+    """Trains a network for long; anew and slower where it diverges: what a survivor knows is worth keeping.
 
     Long trainings in large batches have the largest rates, and refit mutants have weights of any size.
 
     Args:
-        order: Names its parent, whose weights it begins with.
+        order: Names its parent, whose weights it begins with, or is that of a founder.
         model: The network with these weights.
         task: What to learn.
         recipe: How.
@@ -53,7 +53,10 @@ def train_further(
         slower = dataclasses.replace(recipe, learning_rate=rate * recipe.learning_rate)
         left = order.seconds - (time.perf_counter() - started)
         try:
-            result = train(model, task, slower, order.seed, device, teaching, seconds=left, is_further=True)
+            is_further = order.parent is not None
+            result = train(
+                model, task, slower, order.seed, device, teaching, seconds=left, is_further=is_further
+            )
         except Diverged as failure:
             if rate == RATES[-1]:
                 raise

@@ -15,6 +15,7 @@ from populations.individual import Individual
 from populations.lineage import Lineage
 from populations.memory import Memory
 from populations.orders import weights_path
+from populations.records import LineageError
 from populations.schedule import Finalists
 from populations.selection import Judge
 
@@ -45,6 +46,9 @@ class Generations:
         self.judge = Judge(config, num_validation)
         self.toolbox = make_toolbox(config)
         self.survivors = lineage.populations()
+        missing = {i for ids in self.survivors.values() for i in ids} - memory.individuals.keys()
+        if missing:
+            raise LineageError(f"survivors {sorted(missing)} are missing in the lineage")
         self.statistics = tools.MultiStatistics(
             accuracy=tools.Statistics(lambda individual: individual.outcome.accuracy),
             flops=tools.Statistics(lambda individual: individual.flops),
@@ -116,8 +120,9 @@ class Generations:
         """
         population = self.population
         phases, failed = self.lineage.polished(), self.lineage.unpolished()
-        polished = [i for i in population if i.generation in phases or i.id in failed]
-        self.front = self.judge.front(polished or population) if population else []
+        is_polished = self.last in phases  # no more so where a finished run goes on
+        polished = [i for i in population if is_polished and (i.generation in phases or i.id in failed)]
+        self.front = self.judge.front(polished or population, bool(polished)) if population else []
         others = [i for i in population if i.genome != self.founder]  # which has a test of its own
         able = others if self.config.compare and others else population
         longest = max((i.total_examples for i in population), default=0)

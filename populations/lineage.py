@@ -8,7 +8,8 @@ is safe to open.
 from __future__ import annotations
 
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from evo_topo.edits import EditError
@@ -64,18 +65,31 @@ class Lineage:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """One transaction.
+
+        Raises:
+            LineageError: When it cannot be written, as on a full disk; nothing of it is, then.
+        """
+        try:
+            with self._db:
+                yield
+        except sqlite3.Error as error:
+            raise LineageError(f"{self.run_dir / DATABASE} cannot be written: {error}") from None
+
     def add(self, individual: Individual) -> None:
         """Stores an individual durably."""
         row = to_row(individual)
         marks = ", ".join(f":{column}" for column in row)
-        with self._db:
+        with self._written():
             self._db.execute(f"INSERT INTO individual ({', '.join(row)}) VALUES ({marks})", row)
 
     def set_prices(self, individual: Individual) -> None:
         """Stores the prices of an individual that the lineage holds, or why it has none."""
         outcome = individual.outcome
         row = prices_to_json(outcome.prices), outcome.reason, individual.id
-        with self._db:
+        with self._written():
             self._db.execute("UPDATE individual SET prices = ?, reason = ? WHERE id = ?", row)
 
     def individuals(self) -> list[Individual]:
@@ -97,7 +111,7 @@ class Lineage:
             seconds: What the run had taken by then.
             is_polish: Whether its children were not bred but survivors that trained on.
         """
-        with self._db:
+        with self._written():
             self._db.executemany("INSERT INTO population VALUES (?, ?)", [(generation, i) for i in ids])
             self._db.execute("INSERT INTO generation VALUES (?, ?, ?)", (generation, seconds, is_polish))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from populations.calibrating import Lesson, lesson_of
 from populations.individual import Individual
+from populations.records import LineageError
 
 RECENT = 20
 """Individuals whose seconds stand for those of the next: networks shrink as a run goes on."""
@@ -38,7 +39,10 @@ class Memory:
         self._last_ids: dict[int, int] = {}  # by generation, and what its children taught:
         self._lessons: dict[int, list[Lesson]] = {}
         for individual in individuals:
-            self.add(individual, None if individual.parent is None else self.individuals[individual.parent])
+            parent = individual.parent
+            if parent is not None and parent not in self.individuals:
+                raise LineageError(f"individual {individual.id} of the lineage has lost its parent {parent}")
+            self.add(individual, None if parent is None else self.individuals[parent])
 
     def add(self, individual: Individual, parent: Individual | None) -> None:
         """Remembers an individual."""

@@ -111,8 +111,8 @@ class _Trainings:
             network = reference_from(outcome, self._generations.founder)
         else:  # a failure is not left on disk
             raise EvolutionError(
-                "the founder could not be trained for comparison, so nobody can learn from it; lower the "
-                "learning rate, or leave out distill"
+                "the founder could not be trained for comparison, so nobody can learn from it; resume the "
+                "run with --no-compare: then the costliest of those who are polished teaches"
             )
         return Teacher(
             network.id, network.genome.to_json(), network.outcome.weights_sha256, self._config.distill

@@ -13,9 +13,12 @@ from populations.dispatch import EvolutionError
 from populations.individual import Individual, Outcome
 from populations.orders import Order, outcome_path, weights_path
 from populations.seeds import derive_seed
+from populations.survivors import FRONT
 
 REFERENCE_ID = -1
 """Marks its files; it is no part of the lineage."""
+COMPARISON = "founder.json"
+"""What it came to."""
 
 
 def reference_order(config: Config, founder: Genome, run_dir: Path, examples: int) -> Order:
@@ -32,7 +35,10 @@ def reference_from(outcome: Outcome, founder: Genome) -> Individual:
         EvolutionError: When it could not be trained.
     """
     if outcome.status != "ok":
-        raise EvolutionError(f"the founder could not be trained for comparison: {outcome.reason}")
+        raise EvolutionError(
+            f"the founder could not be trained for comparison: {outcome.reason}; "
+            "resume the run with --no-compare"
+        )
     return as_individual(_birth(founder), outcome)
 
 
@@ -40,6 +46,13 @@ def forget_reference(run_dir: Path) -> None:
     """Removes its files from a run folder."""
     weights_path(run_dir, REFERENCE_ID).unlink(missing_ok=True)
     outcome_path(run_dir, REFERENCE_ID).unlink(missing_ok=True)
+
+
+def forget_results(run_dir: Path) -> None:
+    """Removes what a run ended with, because it goes on; lines of descent grow longer."""
+    forget_reference(run_dir)
+    for name in (FRONT, COMPARISON):
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def _birth(founder: Genome) -> Birth:

@@ -7,19 +7,21 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 from deap import tools
 
 from populations.evolution import Evolution
-from populations.individual import Individual, Outcome
-from populations.orders import outcome_path
+from populations.individual import Individual
 from populations.records import LineageError
-from populations.reference import REFERENCE_ID, forget_reference, reference_from, reference_order
+from populations.reference import (
+    COMPARISON,
+    REFERENCE_ID,
+    forget_reference,
+    reference_from,
+    reference_order,
+)
 from populations.survivors import FRONT
 from populations.testing import Stored, accuracies_on_test
 from populations.workers import Crew
-
-FOUNDER = "founder.json"
 
 
 class Entry(NamedTuple):
@@ -50,8 +52,8 @@ class Result(NamedTuple):
     Attributes:
         run_dir: The run folder.
         front: Pareto front of accuracy against FLOPs, by rising FLOPs.
-        founder: The founder, trained in one go with at least as many examples as anyone on the front; None
-            where no comparison was asked for.
+        founder: The founder, trained in one go on as many examples as the longest line of descent, in a timed
+            run as was foreseen when the polish began; None where no comparison was asked for.
         founder_examples: That number of examples.
         logbook: DEAP's logbook of all generations.
     """
@@ -79,7 +81,7 @@ def measure_result(evolution: Evolution, run_dir: Path) -> Result:
     founder, examples = None, 0
     if reference is not None:
         founder, examples = _entry(reference, tested[REFERENCE_ID])._replace(id=0), reference.outcome.examples
-        write_whole(run_dir / FOUNDER, json.dumps({**founder._asdict(), "examples": examples}, indent=1))
+        write_whole(run_dir / COMPARISON, json.dumps({**founder._asdict(), "examples": examples}, indent=1))
     write_whole(run_dir / FRONT, json.dumps([entry._asdict() for entry in entries], indent=1))
     forget_reference(run_dir)
     return Result(run_dir, entries, founder, examples, evolution.generations.logbook)
@@ -87,14 +89,13 @@ def measure_result(evolution: Evolution, run_dir: Path) -> Result:
 
 def _reference(evolution: Evolution, run_dir: Path) -> Individual:
     """The founder for comparison; trained now, unless that was done during the polish."""
-    path = outcome_path(run_dir, REFERENCE_ID)
-    if path.exists():
-        outcome = msgspec.json.decode(path.read_bytes(), type=Outcome)
-    else:
+    examples = evolution.schedule.reference_examples(evolution.generations.finalists)
+    order = reference_order(evolution.config, evolution.founder, run_dir, examples)
+    outcome = order.read_outcome()
+    if outcome is None:
         evolution.report_phase("training the founder for comparison")
-        examples = evolution.schedule.reference_examples(evolution.generations.finalists)
         crew = Crew(evolution.dispatch.crew.slots)
-        crew.submit(reference_order(evolution.config, evolution.founder, run_dir, examples))
+        crew.submit(order)
         [(_, outcome)] = crew.wait()
     return reference_from(outcome, evolution.founder)
 
@@ -109,11 +110,11 @@ def read_result(evolution: Evolution, run_dir: Path) -> Result:
         front = [Entry(**entry) for entry in json.loads((run_dir / FRONT).read_text())]
         if not evolution.config.compare:
             return Result(run_dir, front, None, 0, evolution.generations.logbook)
-        founder = json.loads((run_dir / FOUNDER).read_text())
+        founder = json.loads((run_dir / COMPARISON).read_text())
         examples = founder.pop("examples")
         return Result(run_dir, front, Entry(**founder), examples, evolution.generations.logbook)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise LineageError(f"{run_dir}: {FRONT} or {FOUNDER} is damaged: {error}") from None
+        raise LineageError(f"{run_dir}: {FRONT} or {COMPARISON} is damaged: {error}") from None
 
 
 def _entry(individual: Individual, test_accuracy: float) -> Entry:

@@ -90,8 +90,8 @@ class Schedule:
 
     def first_alike(self, generation: int) -> int:
         """The first of the generations before this one whose children train as long as its own."""
-        doubling = self.config.doubling
-        return 1 if doubling is None else generation - (generation - 1) % doubling
+        examples = self.child_examples(generation)
+        return next(first for first in range(1, generation + 1) if self.child_examples(first) == examples)
 
     def scaled(self, examples: int, genome: Genome) -> int:
         """Training examples of a network where one as costly as the founder has so many."""
@@ -155,7 +155,9 @@ class Schedule:
             return self.last_seconds(finalists, self.config.polish_examples)
         return self.config.polish_share * 60 * self.config.minutes
 
-    def remaining(self, finalists: Finalists, done: int, generation: int, children: int) -> float | None:
+    def remaining(
+        self, finalists: Finalists, done: int, generation: int, children: int, last: int | None
+    ) -> float | None:
         """Seconds to the end of the run, as far as can be told.
 
         Args:
@@ -163,14 +165,15 @@ class Schedule:
             done: The last finished generation.
             generation: The one under way.
             children: How many it has.
+            last: The last generation that is bred; None where time decides.
         """
         config, born = self.config, self.memory.born
         if config.minutes is not None:
             return max(0.0, 60 * config.minutes - self.elapsed)
-        if config.generations is None or done < 0 or born.total() <= self.slots:
+        if last is None or done < 0 or born.total() <= self.slots:
             return None
-        if generation > config.generations:  # the polish
+        if generation > last:  # the polish
             return self.reserve(finalists) * (1 - born[generation] / children)
-        lengths = [self.child_examples(later) for later in range(done + 1, config.generations + 1)]
+        lengths = [self.child_examples(later) for later in range(done + 1, last + 1)]
         left = config.offspring * sum(lengths) / lengths[0] - born[generation] if lengths else 0
         return max(0.0, left) * self.child_seconds / self.slots + self.reserve(finalists)

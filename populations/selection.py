@@ -38,21 +38,31 @@ class Judge:
 
     def __init__(self, config: Config, num_validation: int) -> None:
         self.config, self.num_validation = config, num_validation
-        # smoothed targets and a teacher make losses rise while errors fall; without them, the loss says more
-        is_smoothed = config.recipe.label_smoothing > 0 or config.distill > 0
-        self._by: Judgement = "soft_error" if is_smoothed else "loss"
 
-    def members(self, individuals: Sequence[Individual], generation: int) -> list[Member]:
+    def _by(self, is_polished: bool) -> Judgement:
+        """The loss says more, but where smoothed targets or a teacher made it rise while errors fell."""
+        is_taught = self.config.recipe.label_smoothing > 0 or (is_polished and self.config.distill > 0)
+        return "soft_error" if is_taught else "loss"
+
+    def members(
+        self, individuals: Sequence[Individual], generation: int, is_polished: bool = False
+    ) -> list[Member]:
         """Individuals with their fitness on this generation's draw of the validation examples.
 
         Parents and children are compared on the same examples, and survivors are measured anew, on
         another draw, each generation: who was only lucky once does not stay.
+
+        Args:
+            individuals: Who competes.
+            generation: Number of the draw.
+            is_polished: Whether some of them were polished.
         """
         rng = random.Random(derive_seed(self.config.seed, "fold", generation))
         size = max(1, round(FOLD * self.num_validation))
         fold = sum(1 << i for i in rng.sample(range(self.num_validation), size))
         objective, floor = self.config.objective, self.config.accuracy_floor
-        accuracies = estimated_accuracies(individuals, self.num_validation, fold, self._by)
+        by = self._by(is_polished)
+        accuracies = estimated_accuracies(individuals, self.num_validation, fold, by)
         return [Member(i, objective, floor, a) for i, a in zip(individuals, accuracies, strict=True)]
 
     def parents(self, individuals: Sequence[Individual], generation: int) -> list[Member]:
@@ -68,10 +78,14 @@ class Judge:
         return members
 
     def select(
-        self, individuals: Sequence[Individual], generation: int, toolbox: base.Toolbox
+        self,
+        individuals: Sequence[Individual],
+        generation: int,
+        toolbox: base.Toolbox,
+        is_polished: bool = False,
     ) -> list[Individual]:
         """The survivors of a generation, by DEAP."""
-        pool = self.members(individuals, generation)
+        pool = self.members(individuals, generation, is_polished)
         with global_random(derive_seed(self.config.seed, "select", generation)):
             return [member.individual for member in toolbox.select(pool)]
 
@@ -92,26 +106,29 @@ class Judge:
             generation: Number of the polish.
             toolbox: Of `make_toolbox`.
         """
-        survivors = self.select([*others, *polished], generation, toolbox)
+        survivors = self.select([*others, *polished], generation, toolbox, is_polished=True)
         ids = {individual.id for individual in polished}
         return [*polished, *(i for i in survivors if i.id not in ids)][: self.config.parents]
 
-    def front(self, population: Sequence[Individual]) -> list[Individual]:
+    def front(self, population: Sequence[Individual], is_polished: bool = False) -> list[Individual]:
         """The Pareto front by accuracies drawn towards what is expected, by rising FLOPs."""
-        floor, pairs = self.config.accuracy_floor, self._estimated(population)
+        floor, pairs = self.config.accuracy_floor, self._estimated(population, is_polished)
         able = [pair for pair in pairs if pair[1] >= floor] or pairs
         return [individual for individual, _ in pareto_front(able, _accuracy, _flops)]
 
     def promising(self, population: Sequence[Individual]) -> list[Individual]:
         """Who spans the front; nobody is left out because another one was lucky."""
-        pairs = self._estimated(population)
+        pairs = self._estimated(population, is_polished=False)
         tolerance = chance_of([accuracy for _, accuracy in pairs], self.num_validation)
         spread = spread_front(pairs, _accuracy, _flops, tolerance, self.config.polished)
         return [individual for individual, _ in spread]
 
-    def _estimated(self, population: Sequence[Individual]) -> list[tuple[Individual, float]]:
+    def _estimated(
+        self, population: Sequence[Individual], is_polished: bool
+    ) -> list[tuple[Individual, float]]:
         everything = (1 << self.num_validation) - 1
-        accuracies = estimated_accuracies(population, self.num_validation, everything, self._by)
+        by = self._by(is_polished)
+        accuracies = estimated_accuracies(population, self.num_validation, everything, by)
         return list(zip(population, accuracies, strict=True))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from populations.config import ConfigError
-
-if sys.platform != "win32":
-    import fcntl
 
 CHILDREN_PER_GPU = 4
 """Children that share a GPU where nobody says how many, and NVIDIA's Multi-Process Service does not run: only
@@ -73,9 +70,11 @@ def resolve_devices(devices: str, workers: int | None, threads: int) -> tuple[st
     Raises:
         ConfigError: When a device does not exist here.
     """
+    import joblib
     import torch
 
-    count, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0)) // threads
+    # those that this process may use: of a container or a batch system, not of the computer
+    count, cores = torch.cuda.device_count(), joblib.cpu_count() // threads
     if devices == "auto":
         listed = [f"cuda:{i}" for i in range(count)] * _children_per_gpu(count, cores) or ["cpu"]
     else:

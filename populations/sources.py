@@ -17,7 +17,8 @@ from evo_topo.ops import Conv, Input, Linear, Output, Shape
 from evo_topo.phenotype import build
 from populations.classics import FOUNDERS
 from populations.config import ConfigError
-from populations.survivors import find_survivor
+from populations.survivors import Survivor, find_survivor
+from populations.weights import load_weights
 
 State = dict[str, Tensor]
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
@@ -83,7 +84,7 @@ def _find(source: str, input_shape: Shape, num_classes: int, stored: State | Non
         return Founder(Genome.from_json(path.read_bytes()))
     if room and Path(room).is_dir():
         survivor = find_survivor(Path(room), name)
-        return Founder(survivor.genome, _read(survivor.weights) if stored is None else None)
+        return Founder(survivor.genome, _state_of(survivor) if stored is None else None)
     raise ConfigError(
         f"expected one of {', '.join(FOUNDERS)}, torchvision:NAME, "
         "a genome.json, an exported folder, or RUN:ID"
@@ -178,6 +179,13 @@ def _fitted(genome: Genome, state: State, renewed: frozenset[str], seed: int, so
     if unknown:
         raise ConfigError(f"weights of founder {source!r}: it has no {', '.join(unknown[:5])}")
     return {name: value.contiguous() for name, value in fresh.items()}
+
+
+def _state_of(survivor: Survivor) -> State:
+    """Its weights, if they are the recorded ones."""
+    model = build(survivor.genome)
+    load_weights(model, survivor.weights, survivor.individual.outcome.weights_sha256)
+    return dict(model.state_dict())
 
 
 def _read(path: Path) -> State:

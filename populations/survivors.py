@@ -42,9 +42,15 @@ class Survivor(NamedTuple):
         return self.individual.genome
 
 
-def task_record(task: Task) -> str:
-    """What an exported network must tell of its data, as JSON text."""
+def task_record(task: Task, is_own: bool) -> str:
+    """What an exported network must tell of its data, as JSON text.
+
+    Args:
+        task: The data.
+        is_own: Whether they are the user's own, which nobody can load again.
+    """
     record = {
+        "is_own": is_own,
         "name": task.name,
         "input_shape": task.input_shape,
         "num_classes": task.num_classes,
@@ -88,6 +94,16 @@ def find_survivor(run_dir: Path, pick: str) -> Survivor:
     task = _read_json(run_dir / TASK) if (run_dir / TASK).exists() else {}
     line = line_of_descent(list(individuals.values()), chosen.id)
     return Survivor(chosen, line, measured.get(chosen.id), weights, task)
+
+
+def has_own_data(run_dir: Path) -> bool:
+    """Whether a run is on the user's own data, rather than on those of its preset.
+
+    Raises:
+        LineageError: When its record of them is damaged.
+    """
+    record = _read_json(run_dir / TASK) if (run_dir / TASK).exists() else {}
+    return bool(isinstance(record, dict) and record.get("is_own"))
 
 
 def knee(front: list[Individual]) -> Individual:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
 from evo_topo.genome import Genome
 from evo_topo.recipe import Recipe
 from populations.development import measure_on_test
+from populations.dispatch import EvolutionError
 from populations.orders import Order
 from populations.slots import Slots
 from populations.workers import run_tasks
@@ -44,6 +46,7 @@ def accuracies_on_test(
 
     Raises:
         populations.weights.WeightsError: When weights are missing or damaged.
+        EvolutionError: When a worker process died.
     """
     orders = [
         Order(
@@ -59,4 +62,9 @@ def accuracies_on_test(
         )
         for network in networks
     ]
-    return {order.id: value for order, value in run_tasks(measure_on_test, orders, slots)}
+    try:
+        return {order.id: value for order, value in run_tasks(measure_on_test, orders, slots)}
+    except BrokenProcessPool:
+        raise EvolutionError(
+            "a worker process died while the test split was read; resume the run, which reads it again"
+        ) from None

@@ -14,15 +14,23 @@ from populations.orders import START
 
 
 class WeightsError(ValueError):
-    """Stored weights are missing, damaged, or belong to another genome."""
+    """Stored weights are missing, damaged, or belong to another genome, or cannot be stored."""
 
 
 def save_weights(model: nn.Module, path: Path) -> str:
-    """Stores a model's state durably; returns the SHA-256 of the file."""
+    """Stores a model's state durably; returns the SHA-256 of the file.
+
+    Raises:
+        OSError: When it cannot be written.
+        WeightsError: When safetensors finds so.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     temporary = path.with_suffix(".tmp")
-    save_file(state, temporary)
+    try:
+        save_file(state, temporary)
+    except SafetensorError as error:
+        raise WeightsError(f"weights {path} cannot be written: {error}") from None
     data = temporary.read_bytes()
     sync(temporary)
     os.replace(temporary, path)

@@ -194,8 +194,9 @@ def forward_with_layers_merged(model, genome, edit, inputs):
         made = made - in_turn(torch.zeros_like(read), lambda x: two(x.flatten(1)))
         middle = in_turn(torch.zeros_like(read), lambda x: linear(x.flatten(1), two.weight))[:1]
         point = (1, -1)
-    if two.bias is not None:
-        made = made + (middle + two.bias).view(point)
+    readers = [genome.by_name[name] for name in genome.readers[second.name]]
+    if two.bias is not None or not all(isinstance(node.op, Norm) for node in readers):
+        made = made + (middle if two.bias is None else middle + two.bias).view(point)
     return forward(model, genome, inputs, known={second.name: made})
 
 

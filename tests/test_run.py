@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 import run
+from evo_topo.cost import count_macs
 from populations.presets import PRESETS
-from tests.small import small_config
+from tests.small import small_config, small_founder
 
 ROOT = Path(run.__file__).parent
 SMALL = (
@@ -119,6 +120,7 @@ def test_bad_requests_end_in_one_message_and_code_2(arguments, message, capsys):
 
 def test_a_damaged_run_is_refused(tmp_path, capsys):
     (tmp_path / "config.json").write_text(small_config(tmp_path).to_json())
+    (tmp_path / "founder-genome.json").write_text(PRESETS["digits"].founder().to_json())
     (tmp_path / "lineage.db").write_bytes(b"this is no database" * 100)
     assert run.main(["--resume", "--run-dir", str(tmp_path)]) == 2
     assert "cannot be opened: file is not a database" in capsys.readouterr().err
@@ -132,3 +134,11 @@ def test_defaults_come_from_the_preset_and_from_the_stored_run(tmp_path):
     (tmp_path / "config.json").write_text(small_config(tmp_path, seed=9).to_json())
     resumed = run.parse(["--resume", f"--run-dir={tmp_path}", "--generations", "7"]).config
     assert (resumed.seed, resumed.generations) == (9, 7)
+    assert run.parse(["--resume", "--run_dir", str(tmp_path)]).config.seed == 9
+
+
+def test_the_plan_of_a_run_to_resume_has_its_own_founder(tmp_path, capsys):
+    (tmp_path / "config.json").write_text(small_config(tmp_path).to_json())
+    (tmp_path / "founder-genome.json").write_text(small_founder().to_json())
+    assert run.main(["--dry-run", "--resume", "--run-dir", str(tmp_path)]) == 0
+    assert f"{count_macs(small_founder()):,} MACs" in capsys.readouterr().out

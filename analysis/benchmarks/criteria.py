@@ -119,7 +119,7 @@ def main(
         seed: Decides its first weights and its batches.
         data_dir: Folder to look for the data in first.
         weights: Safetensors file of the trained founder: read where it exists, otherwise written.
-        out: Folder for criteria.json and the figure.
+        out: Folder for criteria.json; the figure goes to its `figures`.
     """
     task = load_dataset(preset, data_dir)
     genome, recipe = PRESETS[preset].founder(), PRESETS[preset].config.recipe

@@ -160,7 +160,8 @@ def main(
             cells.append(Cell(network, seed, method, share, left, accuracy, seconds))
             with path.open("ab") as file:
                 file.write(msgspec.json.encode(cells[-1]) + b"\n")
-    asked = [c for c in cells if c.network in networks and c.seed in seeds and c.method in methods]
+    wanted = set(itertools.product(networks, seeds, methods, shares))
+    asked = [c for c in cells if (c.network, c.seed, c.method, c.share) in wanted]
     print(msgspec.json.encode(asked).decode() if json else oneshot_table(asked, shares))
 
 

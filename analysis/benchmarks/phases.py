@@ -31,6 +31,7 @@ from evo_topo.task import Task
 from evo_topo.task_file import save_task
 from populations import development
 from populations.config import Config, PresetName
+from populations.dispatch import EvolutionError
 from populations.evolution import Evolution
 from populations.individual import Outcome
 from populations.lineage import Lineage
@@ -41,7 +42,7 @@ from populations.workers import Crew
 
 PROG = "python -m analysis.benchmarks.phases"
 PARTS = {
-    "training": ("train",),
+    "training": ("train", "train_further"),
     "evaluation": ("reestimate_batchnorm", "evaluate"),
     "inheritance": ("conceive",),
     "pricing": ("price_edits",),
@@ -171,7 +172,7 @@ def main(
         workers: As for `run.py`.
         seed: Seed of the run.
         data_dir: Folder to look for the data in first.
-        out: Folder for phases.json and the figure.
+        out: Folder for phases.json; the figure goes to its `figures`.
     """
     config = dataclasses.replace(
         PRESETS[preset].config,
@@ -193,7 +194,7 @@ def main(
 
 def command(args: Sequence[str] | None = None) -> None:
     """The command line."""
-    run_command(main, PROG, args, (OSError, ValueError, DatasetError))
+    run_command(main, PROG, args, (OSError, ValueError, DatasetError, EvolutionError))
 
 
 if __name__ == "__main__":

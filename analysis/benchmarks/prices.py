@@ -4,7 +4,8 @@
 
 Prices every edit of a trained network and measures, kind by kind, how well the prices rank the loss changes
 that come true: of prunes right after inheritance, of growths after some steps of training, less what the
-unedited network gains by as many. Then compares the cost with that of training. Seconds are those of the CPU.
+unedited network gains by as many. With ``--cost``, also compares the
+cost with that of training, in seconds of the CPU.
 """
 
 from __future__ import annotations

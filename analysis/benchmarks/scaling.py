@@ -138,7 +138,8 @@ def draw_scaling(info: ScalingInfo) -> Figure:
         time_axes.plot(born, item.generations, ".-", color=colour, label=label)
         memory = [value / 2**20 for value in item.memory]
         memory_axes.plot([0, *born], memory, ".-", color=colour, label=label)
-    time_axes.axhline(5, color=GREY, linestyle="--", linewidth=0.8)
+    time_axes.axhline(5, color=GREY, linestyle="--", linewidth=0.8, label="aim")
+    time_axes.legend(frameon=False, fontsize=8)
     time_axes.set_ylim(bottom=0)
     time_axes.set_ylabel("driver's CPU time per child in ms")
     memory_axes.set_ylabel("driver's memory in MiB")
@@ -146,7 +147,6 @@ def draw_scaling(info: ScalingInfo) -> Figure:
         axes.set_xscale("log")
         axes.set_xlabel("children")
     memory_axes.set_xscale("symlog", linthresh=10)
-    memory_axes.legend(frameon=False, fontsize=8)
     return figure
 
 
@@ -162,7 +162,7 @@ def main(
         populations: Sizes of the population that the driver is measured at.
         children: Fewest children of such a run; there are always four generations.
         workers: Whether the cost of a worker is measured too.
-        out: Folder for scaling.json and the figure.
+        out: Folder for scaling.json; the figure goes to its `figures`.
     """
     if min(populations) < 4 or children < 1:
         raise ValueError("expected populations of at least 4 and at least one child")

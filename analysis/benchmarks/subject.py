@@ -47,6 +47,8 @@ def trained_network(genome: Genome, task: Task, recipe: Recipe, seed: int, weigh
                 f"{weights}: expected weights of the network of this benchmark: {error}"
             ) from None
         return model
+    if weights is not None:
+        weights.parent.mkdir(parents=True, exist_ok=True)  # a mistake is said before the training
     train(model, task, recipe, seed)
     if weights is not None:
         save_file(model.state_dict(), weights)

@@ -29,7 +29,7 @@ LAYERS: dict[NetworkName, Layers] = {
     "7 M": Layers((16, 16, 32, 32, 64, 64)),
     "2 M strided": Layers((16, 16, 32, 32, 64, 64), (2, 1, 2, 1, 2, 1)),
 }
-"""By MACs of the network; the last is the founder of the preset."""
+"""By MACs of the network; the last is the founder of the preset, but that its classifier reads means."""
 
 
 def network(name: NetworkName) -> Genome:

@@ -211,7 +211,7 @@ def main(
             timed on the GPU alone.
         examples: Training examples of a child on the CPU; on a GPU it is five epochs.
         repeats: Times that everything is measured.
-        out: Folder for throughput.json and the figure.
+        out: Folder for throughput.json; the figure goes to its `figures`.
     """
     if min((*workers, *gpu_workers, examples, repeats), default=1) < 1:
         raise ValueError("expected at least one worker, example and repeat")

@@ -88,7 +88,10 @@ def _image_task(name: str, train: Split, test: Split, num_classes: int) -> Task:
         Split(train.inputs[part], train.targets[part])
         for part in (order[: count - held_out], order[count - held_out :])
     )
-    return Task.from_splits(name, kept, validation, test, num_classes)
+    try:
+        return Task.from_splits(name, kept, validation, test, num_classes)
+    except ValueError as error:
+        raise DatasetError(f"{error}; replace its files") from None
 
 
 def _roots(data_dir: Path | None) -> list[Path]:

@@ -10,6 +10,10 @@ from torch import Tensor
 from evo_topo.datasets.official import DatasetError, Official
 from evo_topo.splits import Split
 
+_FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+_MNIST = [7, 2, 1, 0, 4, 1, 4, 9, 5, 9, 0, 6, 9, 0, 1, 5, 9, 7, 3, 4]
+"""The first test labels of MNIST: its files have the same names and shapes."""
+
 
 def read_fashion_mnist(root: Path) -> Official | None:
     """Reads the data set below ``root``.
@@ -24,8 +28,13 @@ def read_fashion_mnist(root: Path) -> Official | None:
         DatasetError: If one of the four files is missing or damaged.
     """
     for folder in (root, root / "FashionMNIST" / "raw", root / "fashion-mnist"):
-        if any(folder.glob("*-idx?-ubyte*")):
-            return _idx_split(folder, "train"), _idx_split(folder, "t10k")
+        if any((folder / f"{name}{end}").exists() for name in _FILES for end in ("", ".gz")):
+            train, test = _idx_split(folder, "train"), _idx_split(folder, "t10k")
+            if test.targets[: len(_MNIST)].tolist() == _MNIST:
+                raise DatasetError(
+                    f"{folder}: expected Fashion-MNIST, got MNIST; the names of its files are the same"
+                )
+            return train, test
     return None
 
 

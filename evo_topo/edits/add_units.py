@@ -25,7 +25,8 @@ class AddUnits(Edit, frozen=True, tag="add_units"):
     - ``gradmax``: those that give the outgoing weights the largest gradient (Evci et al. 2022).
     - ``tiny``: those of the largest decrease of the loss that the layer's own weights cannot make, to
       first order, for outputs of unit size (Verbockhaven et al. 2024).
-    - ``random``: the initialisation of a new layer, as for all criteria without examples.
+    - ``random``: the initialisation of a new layer, as for all criteria without examples, and for groups that
+      a grouped, sparse or binary layer makes, or that only such layers, selections and paddings read.
 
     Attributes:
         group: Name of the unit group.

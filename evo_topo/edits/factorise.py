@@ -142,7 +142,11 @@ def _largest_rank(genome: Genome, node: Node, form: Form) -> int:
         return 1
     channels, out = genome.shapes[node.inputs[0]][0], genome.shapes[node.name][0]
     taps = prod(node.op.kernel) if isinstance(node.op, Conv) else 1
-    return min(out, channels * taps) if form == "expand" else min(channels, out * taps)
+    if form == "expand":
+        return min(out, channels * taps)
+    # of a fire module, half of the outputs have the middle tap alone
+    rows = out // 2 + (out - out // 2) * taps if form == "fire" else out * taps
+    return min(channels, rows)
 
 
 def _is_centred(op: Conv) -> bool:

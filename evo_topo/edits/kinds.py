@@ -56,7 +56,7 @@ GROWTHS: tuple[type[SingleEdit], ...] = (
     GrowKernel,
     DownsampleLater,
 )
-"""Kinds that add operations, as torch counts them; all but the last keep the function."""
+"""Kinds that add operations or parameters; all but the last keep the function."""
 
 WEIGHT_KINDS: tuple[type[SingleEdit], ...] = (PruneConnections, GrowConnections, Binarise, Debinarise)
 """Kinds that make layers sparse or binary, or dense and real again."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Self
 
+from msgspec.structs import replace
+
 from evo_topo.edits.base import Edit, EditError
 from evo_topo.edits.surgery import (
     check_plain,
@@ -26,7 +28,8 @@ class MergeLayers(Edit, frozen=True, tag="merge_layers"):
 
     Depth goes where widths differ, too (Layer Folding, Ben Dror et al. 2021; DepthShrinker, Fu et al. 2022).
     The child's layer is their product, a Norm between them taken in evaluation mode, with the taps beyond its
-    window dropped; its stride is the product of theirs. A linear layer behind a `Flatten` then reads all
+    window dropped; its stride is the product of theirs. What the first one adds is its bias, but where a Norm
+    behind takes every constant out. A linear layer behind a `Flatten` then reads all
     places of what the convolution read. Grouped, dilated, sparse and binary layers are refused, and so are
     even windows and whatever saves no operations.
 
@@ -61,17 +64,19 @@ class MergeLayers(Edit, frozen=True, tag="merge_layers"):
         """
         link = link_between(genome, self.first, self.second)
         first, second = link.first.op, link.second.op
+        assert isinstance(second, Layer)
+        has_bias = second.bias or _leaves_constant(genome, link)
         names = fresh_names(genome, "conv", "linear", "flatten")
         (source,) = link.first.inputs
         nodes: list[Node] = []
         if isinstance(second, Conv):
             assert isinstance(first, Conv)  # nothing between makes a map of features
-            nodes = [Node(names["conv"], _merged_conv(self, first, second), (source,))]
+            nodes = [Node(names["conv"], _merged_conv(self, first, second, has_bias), (source,))]
         else:
             if isinstance(first, Conv):
                 nodes = [Node(names["flatten"], Flatten(), (source,))]
                 source = names["flatten"]
-            nodes.append(Node(names["linear"], second, (source,)))
+            nodes.append(Node(names["linear"], replace(second, bias=has_bias), (source,)))
         found = fitting(genome, self.second, nodes)
         before = sum(n.op.num_macs(genome.input_shapes(n), genome.shapes[n.name]) for n in link[:2])
         layer = nodes[-1]
@@ -137,7 +142,16 @@ def link_between(genome: Genome, first: str, second: str) -> Link:
         between.append(at)
 
 
-def _merged_conv(edit: MergeLayers, first: Conv, second: Conv) -> Conv:
+def _leaves_constant(genome: Genome, link: Link) -> bool:
+    """Whether the first of two layers adds a constant to what the second makes, and no Norm takes it out."""
+    readers = [genome.by_name[name] for name in genome.readers[link.second.name]]
+    op = link.first.op
+    assert isinstance(op, Layer)
+    is_shifted = op.bias or any(isinstance(node.op, Norm) for node in link.between)
+    return is_shifted and not all(isinstance(node.op, Norm) for node in readers)
+
+
+def _merged_conv(edit: MergeLayers, first: Conv, second: Conv, has_bias: bool) -> Conv:
     """A convolution of the larger window whose middle lies where the middle of their product does."""
     kernel, stride, padding = [], [], []
     settings = [setting for op in (first, second) for setting in (op.kernel, op.stride, op.padding)]
@@ -151,4 +165,4 @@ def _merged_conv(edit: MergeLayers, first: Conv, second: Conv) -> Conv:
             f"one layer for {edit.first!r} and {edit.second!r} needs a padding of {padding} and a stride of "
             f"{stride}: from 0 to {MAX_EXTENT} are allowed"
         )
-    return Conv(second.out_channels, tuple(kernel), tuple(stride), tuple(padding), bias=second.bias)
+    return Conv(second.out_channels, tuple(kernel), tuple(stride), tuple(padding), bias=has_bias)

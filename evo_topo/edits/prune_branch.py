@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from msgspec import Meta
 
 from evo_topo.channel_slots import is_maker
-from evo_topo.channels import route_channels
+from evo_topo.channels import route_channels, selected_channels
 from evo_topo.edits.base import Edit, EditError, applies
 from evo_topo.edits.connection_edits import reading_other_channels
 from evo_topo.edits.surgery import (
@@ -22,6 +22,7 @@ from evo_topo.ops import (
     Concat,
     Layer,
     Output,
+    Select,
 )
 from evo_topo.units import mixes_units
 
@@ -29,7 +30,8 @@ from evo_topo.units import mixes_units
 class PruneBranch(Edit, frozen=True, tag="prune_branch"):
     """Drops one input of an Add, Multiply or Concat, and the nodes that nobody reads any more.
 
-    A node left with one input is bypassed. The channels that a Concat loses are lost to its readers.
+    A node left with one input is bypassed. The channels that a Concat loses are lost to its readers; where
+    one of them selects no others, it is refused.
 
     Attributes:
         node: Name of the Add, Multiply or Concat.
@@ -127,10 +129,13 @@ class PruneBranch(Edit, frozen=True, tag="prune_branch"):
 
 
 def _reading_fewer(genome: Genome, node: Node, origins: dict[str, list[int]]) -> Node:
-    """A node of the child with as many connections as what it reads has room for."""
-    if not isinstance(node.op, Layer):
+    """A node of the child that reads the channels which are left of what it read."""
+    if not isinstance(node.op, Layer | Select):
         return node
     source = genome.by_name[node.name].inputs[0]
+    if isinstance(node.op, Select):
+        chosen = tuple([channel for _, channel in selected_channels(node.op, origins[source])])
+        return Node(node.name, Select(chosen), node.inputs)
     op = reading_other_channels(node.op, node.op, genome.shapes[source][0], len(origins[source]))
     return Node(node.name, op, node.inputs)
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
+from evo_topo.evaluation import relative_error
 from evo_topo.genome import Genome
 from evo_topo.hooks import in_mode
 from evo_topo.importing.calls import lower_call
@@ -80,7 +81,7 @@ def _check_equal(net: nn.Module, model: nn.Module, genome: Genome, reference: to
     inputs = torch.randn(2, *genome.input_shape, generator=generator, dtype=reference.dtype)
     with in_mode(model, training=False):
         expected, got = (module(inputs.to(reference.device)) for module in (net, model))
-    error = (got - expected).abs().max() / expected.abs().max()
+    error = relative_error(got, expected)
     if not error <= _TOLERANCE[reference.dtype]:
         raise UnsupportedModuleError(
             f"what was recorded of {type(net).__name__} does not compute what the module does (relative "

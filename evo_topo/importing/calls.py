@@ -115,7 +115,7 @@ def _compute(node: FxNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sto
 
 def _move(node: FxNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Carries a call out on element numbers."""
-    first, *rest = args
+    first, *rest = args or [next(iter(kwargs.values()))]
     if isinstance(first, tuple | list):  # one of several results
         return first[rest[0]]
     if not isinstance(first, Value) or _reads(rest, kwargs, Stored):

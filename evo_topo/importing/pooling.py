@@ -32,7 +32,7 @@ def _max_pool(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Value:
-    if return_indices or for_each(dilation, 1) != (1,):
+    if return_indices or set(for_each(dilation, len(input.size) - 1)) != {1}:
         raise NotExpressible(f"max pooling with dilation {dilation} or with indices")
     return _pool(net, "max", input, kernel_size, stride, padding=padding, ceil_mode=ceil_mode)
 

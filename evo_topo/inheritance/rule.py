@@ -33,7 +33,8 @@ def inherit(model: nn.Module, genome: Genome, edit: AnyEdit, probe: Probe | None
     """Builds the child of an edit with the parent's trained state.
 
     In evaluation mode the child of an edit that preserves the function computes what its parent does, and
-    the child of a prune what its parent computes with what was pruned at zero or absent.
+    that of a prune of units, branches, kernels or connections what its parent computes with these at zero.
+    Factors and products of layers are the nearest that there are.
 
     Args:
         model: The parent's network, built from `genome`; it stays as it is.

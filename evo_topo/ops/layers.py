@@ -43,7 +43,7 @@ class Conv(Op, frozen=True, tag="conv"):
         dims = len(self.kernel)
         if not 1 <= dims == len(self.stride) == len(self.padding) == len(self.dilation) <= 2:
             fill_window_defaults(self, self.kernel, {"stride": 1, "padding": 0, "dilation": 1})
-        if self.out_channels % self.groups:
+        if self.groups < 1 or self.out_channels % self.groups:
             raise OpError(f"out_channels {self.out_channels} is no multiple of groups {self.groups}")
 
     def infer(self, shapes: tuple[Shape, ...]) -> Shape:

@@ -11,6 +11,10 @@ def slide(
     size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil: bool = False
 ) -> Shape:
     """Output extents of a sliding window (the formulas of torch.nn.Conv2d and MaxPool2d)."""
+    if min((*kernel, *stride, *dilation)) < 1:
+        raise OpError(
+            f"expected extents, strides and dilations from 1 on, got {kernel}, {stride}, {dilation}"
+        )
     out = []
     for i, n in enumerate(size):
         s, p = stride[i], padding[i]

@@ -16,7 +16,7 @@ from evo_topo.units import mixes_units, unit_table
 
 
 def magnitude(model: nn.Module, genome: Genome) -> dict[str, Tensor]:
-    """L2 norm of all weights that make a unit (Han et al. 2015; Li et al. 2017 for filters)."""
+    """L2 norm of all weights that make a unit, as Han et al. (2015) rank single weights by their size."""
     found = {}
     for group in unit_table(genome).groups.values():
         squares = torch.zeros(group.width, dtype=torch.float64)

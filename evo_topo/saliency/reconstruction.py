@@ -34,10 +34,10 @@ def reconstruct(
     """Refits the network of a child to its parent's, layer by layer, in place.
 
     Each Conv (but grouped ones) and Linear behind the change that has a counterpart in the parent, and the
-    last factor of a factorised layer, solves ``min |X w - z|^2 + damping |w - w_0|^2`` with its inputs X in
-    the child, the parent's pre-activations z and the inherited weights w_0. Sparse and binary layers keep
-    what they inherit, for theirs are not any weights. BatchNorm statistics become those of the child. All
-    activations of a few layers are held at once, for all examples.
+    last of those that take a layer's place, solves ``min |X w - z|^2 + damping |w - w_0|^2`` with inputs X of
+    its own in the child, the parent's pre-activations z and the inherited weights w_0. Sparse and binary
+    layers keep what they inherit, for theirs are not any weights. BatchNorm statistics become those of the
+    child. All activations of a few layers are held at once, for all examples.
 
     Args:
         child_model: Network of ``edit.apply(genome)`` with any inherited weights.
@@ -64,8 +64,9 @@ def reconstruct(
         before = _Run(model, genome, inputs)
         for node in child.nodes:
             counterpart = counterparts.get(node.name)
-            target = None if counterpart is None else before.value(counterpart)
-            if node.name not in common and target is not None:
+            # of nodes in common nothing is asked: at a joint the parent may have run past them
+            target = None if counterpart is None or node.name in common else before.value(counterpart)
+            if target is not None:
                 rows = channels.get(node.name, range(target.shape[1]))
                 width, *extents = child.shapes[node.name]
                 is_refit = mixes_units(node) and is_plain(node.op)

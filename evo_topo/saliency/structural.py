@@ -102,7 +102,7 @@ def price(
 
     Raises:
         EditError: When an edit does not apply.
-        ValueError: If `measured` is below 0.
+        ValueError: If `measured` is below 0, or there is one example alone and a growth.
     """
     found = price_with_gates(
         model, genome, edits, inputs, targets, curvature, share, batch_size, seed, measured, refit
@@ -127,6 +127,8 @@ def price_with_gates(
     if measured < 0:
         raise ValueError(f"measured: expected a number of examples, at least 0, got {measured}")
     wanted = list(edits)
+    flop_changes = FlopChanges(genome)
+    savings = [flop_changes.of(edit) for edit in wanted]  # first, for it refuses what does not apply
     parts = dict.fromkeys(part for edit in wanted for part in _parts(genome, edit))
     probe = Probe(inputs, targets)
     few = probe.first(max(1, round(MEASURED_SHARE * len(inputs))))
@@ -138,6 +140,8 @@ def price_with_gates(
     grown: dict[AnyEdit, Growth] = {
         e: Growth(model, genome, e, readings) for e in parts if isinstance(e, GROWN)
     }
+    if grown and len(inputs) < 2:
+        raise ValueError(f"inputs: expected two examples, one to direct growths, got {len(inputs)}")
     readings = {}
     statistics, prices = derivative_pass(
         model, genome, local, grown, probe, curvature, share, batch_size, seed
@@ -155,8 +159,9 @@ def price_with_gates(
         elif edit not in prices:
             before = mean_loss(model, *few) if before is None else before
             prices[edit] = Price(mean_loss(inherit(model, genome, edit), *few) - before, 0.0, "measured")
-    flop_changes = FlopChanges(genome)
-    return statistics, [_record(genome, e, prices, flop_changes.of(e)) for e in wanted]
+    return statistics, [
+        _record(genome, edit, prices, saving) for edit, saving in zip(wanted, savings, strict=True)
+    ]
 
 
 def _is_local(genome: Genome, edit: AnyEdit) -> bool:

@@ -146,6 +146,11 @@ def test_finished_cells_are_not_run_again(tmp_path: Path, monkeypatch, capsys) -
     document = msgspec.json.decode((tmp_path / "peers.json").read_bytes())
     assert [summary["method"] for summary in document["summaries"]] == ["evo_topo", "prunes-only"]
     assert (tmp_path / "figures" / "peers-digits-15min.png").is_file()
+    assert "versions of the code" not in capsys.readouterr().out
+    path = record_path(tmp_path, Cell("digits", "evo_topo", 1, 15.0))
+    write_record(path, msgspec.structs.replace(read_record(path), code="another"))
+    peers.command(options)
+    assert "2 versions of the code" in capsys.readouterr().out
 
 
 def test_damaged_records_are_refused(tmp_path):
@@ -283,8 +288,8 @@ def test_a_start_that_takes_too_long_is_said(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["evo_topo", "torch-pruning", "optuna"])
 def test_a_cell_runs_to_its_end(method, tmp_path):
-    for package in running.PACKAGES.values():
-        pytest.importorskip(package)
+    if method in running.PACKAGES:
+        pytest.importorskip(running.PACKAGES[method])
     cell = Cell("digits", method, 1, 0.5)
     running.prepare_data("digits", None, tmp_path)
     assert running.run_cell(cell, tmp_path)

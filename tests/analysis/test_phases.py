@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from analysis.benchmarks.machine import this_machine
-from analysis.benchmarks.phases import PhasesInfo, command, draw_phases, phases_info, phases_table
+from analysis.benchmarks.phases import REST, PhasesInfo, command, draw_phases, phases_info, phases_table
 from analysis.benchmarks.synthetic import pictures
 from populations.presets import PRESETS
 
@@ -24,7 +24,7 @@ def test_the_table_and_the_figure_hold_every_share() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("polish", [0, 128])
+@pytest.mark.parametrize("polish", [0, 4096])
 def test_shares_of_an_evolution_sum_to_one(polish: int) -> None:
     preset = PRESETS["fashion-mnist"].config
     recipe = dataclasses.replace(preset.recipe, examples=128, calibration_examples=64)
@@ -48,6 +48,8 @@ def test_shares_of_an_evolution_sum_to_one(polish: int) -> None:
     assert info.children == 2 + bool(polish)
     assert {"training", "evaluation", "pricing", "inheritance"} <= info.shares.keys()
     assert min(info.shares.values()) > -0.05
+    if polish:  # thirty times as many examples as a child
+        assert info.shares["training"] > 5 * info.shares[REST]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from evo_topo.candidates import PRICED_ONE_BY_ONE, candidate_edits
 from evo_topo.edits import STRUCTURAL_KINDS, Fuse
+from populations.founders import conv_net
 from tests.strategies import EXAMPLES, genomes, versatile
 
 
@@ -29,3 +30,10 @@ def test_every_kind_has_its_turn():
 def test_sites_and_sizes_vary_with_the_seed(name):
     genome = EXAMPLES[name]()
     assert candidate_edits(genome, random.Random(0), 6) != candidate_edits(genome, random.Random(1), 6)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_factors_are_priced_that_save_nothing(seed):
+    genome = conv_net((1, 8, 8), 10, (16, 16), (1, 2))  # one channel has no fewer between
+    for edit in candidate_edits(genome, random.Random(seed), 30):
+        assert edit.is_legal(genome)

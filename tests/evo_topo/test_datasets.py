@@ -244,3 +244,26 @@ def test_wrong_names_are_refused(tmp_path) -> None:
         load_dataset("mnist")
     with pytest.raises(DatasetError, match="data_dir: expected a folder"):
         load_dataset("digits", tmp_path / "absent")
+
+
+def test_mnist_is_not_taken_for_fashion_mnist(tmp_path) -> None:
+    write_fashion(tmp_path)
+    labels = np.array(
+        [7, 2, 1, 0, 4, 1, 4, 9, 5, 9, 0, 6, 9, 0, 1, 5, 9, 7, 3, 4], np.uint8
+    )  # its test split
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte", labels)
+    with pytest.raises(DatasetError, match="got MNIST"):
+        load_dataset("fashion-mnist", tmp_path)
+
+
+def test_files_of_another_set_are_passed_by(tmp_path) -> None:
+    write_idx(tmp_path / "emnist-letters-train-images-idx3-ubyte.gz", pictures(5, 28, 28)[0])
+    write_fashion(tmp_path / "FashionMNIST" / "raw")
+    assert load_dataset("fashion-mnist", tmp_path).input_shape == (1, 28, 28)
+
+
+def test_splits_that_do_not_fit_together_are_named(tmp_path) -> None:
+    write_fashion(tmp_path)
+    write_idx(tmp_path / "t10k-images-idx3-ubyte", pictures(20, 14, 14)[0])
+    with pytest.raises(DatasetError, match="expected inputs like those of train"):
+        load_dataset("fashion-mnist", tmp_path)

@@ -72,3 +72,11 @@ def test_a_teacher_alone_teaches(digits):
     taught, known = (evaluate(network, task.validation, task).accuracy for network in (pupil, teacher))
     assert known > 0.8
     assert taught > known - 0.06
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_a_blind_guess_is_judged_by_the_same_loss(digits, share):
+    teaching = Teaching.of(build(small_founder(), seed=1), digits, share)
+    targets = digits.train.targets
+    blind = teaching.loss(torch.zeros(len(targets), 10), targets, torch.arange(len(targets)), 0.1)
+    assert teaching.blind_loss == pytest.approx(blind.item(), rel=1e-3)

@@ -24,7 +24,9 @@ from evo_topo.ops import (
     Linear,
     Multiply,
     Norm,
+    OpError,
     Output,
+    Scale,
 )
 from evo_topo.units import unit_table
 from tests.strategies import EXAMPLES, Sketch, genomes, perceptron, resnet
@@ -337,3 +339,24 @@ def test_genomes_are_immutable():
         genome.nodes = ()
     with pytest.raises(AttributeError):
         genome.nodes[0].name = "other1"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda net: net.add(Conv(4, (2048,), padding=(1024,)), net.input),
+        lambda net: net.add(Norm(eps=0.0), net.input),
+        lambda net: net.add(Dropout(1.0), net.input),
+        lambda net: net.add(Scale(1.0, float("inf")), net.input),
+        lambda net: net.add(Conv(4, (3,), stride=(0,)), net.input),
+    ],
+)
+def test_what_could_not_be_read_back_is_refused_at_once(make):
+    net = Sketch(4, 3000)
+    with pytest.raises((GenomeError, OpError)):
+        net.end(make(net))
+
+
+def test_no_convolution_has_no_groups():
+    with pytest.raises(OpError, match="groups 0"):
+        Conv(4, (3,), groups=0)

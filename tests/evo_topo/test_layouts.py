@@ -6,12 +6,14 @@ from torch import Tensor, nn
 
 from evo_topo.genome import Genome
 from evo_topo.layouts import keep_layouts
+from evo_topo.ops import Add, Concat, Multiply
 from evo_topo.phenotype import build
 from evo_topo.recipe import Recipe
 from evo_topo.training import train
 from populations.founders import conv_net, residual_net
 from populations.landmarks import squeeze_net
 from tests.small import small_task
+from tests.strategies import Sketch
 
 SHAPE = (3, 16, 16)
 FOUNDERS = {
@@ -77,3 +79,12 @@ def test_a_training_takes_its_hooks_away() -> None:
     model = build(conv_net((1, 8, 8), 10, (4, 4), (1, 2), pooled=False))
     train(model, task, Recipe(examples=128, learning_rate=0.1), 0)
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_sums_that_share_their_terms_are_looked_at_once():
+    net = Sketch(3, 4, 4)
+    one, other = net.conv(net.input, 2), net.conv(net.input, 2)
+    for _ in range(40):  # 2^40 ways through
+        one, other = net.add(Add(), one, other), net.add(Multiply(), one, other)
+    model = build(net.end(net.add(Concat(), one, other)))
+    assert len(keep_layouts(model)) == 3  # the two convolutions, and the pooling before the Flatten

@@ -7,7 +7,7 @@ from hypothesis import given
 from torch import nn
 
 from evo_topo.cost import count_flops
-from evo_topo.ops import Activation, ActivationFunction, Norm
+from evo_topo.ops import Activation, ActivationFunction, Add, GlobalPool, Multiply, Norm
 from evo_topo.phenotype import build
 from tests.reference import counted_flops, forward, random_inputs, randomised, relative_error
 from tests.strategies import EXAMPLES, Sketch, genomes, resnet
@@ -115,3 +115,13 @@ def test_a_pointwise_convolution_with_a_stride_is_that_of_torch(dims):
     plain = type(layer).__bases__[0].forward(layer, inputs)
     assert torch.equal(layer(inputs), plain)
     assert counted_flops(genome) == count_flops(genome)
+
+
+@pytest.mark.parametrize("kind", [Add, Multiply])
+def test_points_may_come_first_in_a_sum_or_product(kind):
+    net = Sketch(3, 5, 4)
+    x = net.conv(net.input, 6)
+    points = [net.conv(net.add(GlobalPool(), x), 6, 1) for _ in range(2)]
+    genome = net.end(net.conv(net.add(kind(), *points, x), 2))
+    model, inputs = randomised(genome), random_inputs(genome)
+    assert relative_error(model(inputs), forward(model, genome, inputs)) < 1e-12

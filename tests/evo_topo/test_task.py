@@ -121,3 +121,11 @@ def test_splits_must_agree(wine: Task) -> None:
 def test_to_keeps_the_data(wine: Task) -> None:
     assert wine.to("cpu") is wine
     assert wine.to("cpu").to(torch.device("cpu")).train.inputs is wine.train.inputs
+
+
+def test_labels_that_are_no_class_numbers_are_refused() -> None:
+    inputs = np.random.default_rng(0).random((30, 4))
+    with pytest.raises(ValueError, match=r"at most .* classes, got numbers up to 1,000,000,000"):
+        Task.from_arrays("ids", inputs, np.array([0, 90_210, 10**9] * 10))
+    with pytest.raises(ValueError, match="number the classes from 0"):
+        Task.from_arrays("names", inputs, np.array(["cat", "dog", "cow"] * 10))

@@ -6,7 +6,7 @@ import pytest
 
 from evo_topo.calibration import Calibration
 from evo_topo.edits import SplitUnits
-from populations.calibrating import Lesson, calibration_from, lesson_of, outlook_from
+from populations.calibrating import Lesson, calibration_from, lesson_of, outlook_from, usual_change
 from populations.individual import Individual, Outcome
 from tests.small import small_founder
 
@@ -68,3 +68,11 @@ def test_what_training_alone_gains_is_told_by_trainings_about_as_long() -> None:
     assert learned.kinds["prune_units"].y == pytest.approx(
         [y + 0.02 for y in calibration_from(whole).kinds["prune_units"].y]
     )
+
+
+def test_what_training_alone_brings_is_that_of_short_trainings() -> None:
+    drift = [
+        Lesson(None, None, 0.3, None, 0.3 - gain, examples) for gain, examples in ((0.02, 100), (0.2, 999))
+    ]
+    assert usual_change([*lessons(), *drift]) == pytest.approx(-0.02)
+    assert usual_change(lessons()) == 0.0

@@ -5,6 +5,7 @@ import pytest
 
 from populations.config import CHANGEABLE, Config, ConfigError
 from populations.presets import PRESETS
+from tests.small import small_config
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -69,3 +70,8 @@ def test_resuming_may_change_only_what_does_not_breed():
     with pytest.raises(ConfigError, match="seed: the run was begun with 0"):
         dataclasses.replace(stored, seed=1).check_resumable(stored)
     assert {field.name for field in dataclasses.fields(Config)} >= CHANGEABLE
+
+
+def test_nobody_is_taught_without_a_polish():
+    with pytest.raises(ConfigError, match="distill: expected 0 where nobody is polished"):
+        small_config(polish_examples=0, distill=0.5)

@@ -7,6 +7,7 @@ from populations.dispatch import Dispatch, EvolutionError
 from populations.individual import Outcome
 from populations.lineage import Lineage
 from populations.memory import Memory
+from populations.orders import outcome_path
 from populations.reference import REFERENCE_ID, reference_order
 from populations.slots import Slots
 from populations.workers import Crew
@@ -84,3 +85,11 @@ def test_the_founder_for_comparison_is_no_part_of_the_lineage(dispatch, tmp_path
     dispatch.crew.submit(order)
     assert list(dispatch.wait()) == [REFERENCE_ID]
     assert len(dispatch.lineage.individuals()) == 1
+
+
+def test_what_a_driver_that_died_left_of_this_number_is_removed(dispatch):
+    path = outcome_path(dispatch.lineage.run_dir, 9)
+    path.parent.mkdir()
+    path.write_text("{}")
+    dispatch.submit(further_training(dispatch.memory.individuals[7], 9, 3), lambda _: 123)
+    assert not path.exists()

@@ -64,7 +64,7 @@ def test_populations_and_clock(run: tuple[Path, list[Individual]]) -> None:
 
 def test_an_id_is_stored_once(tmp_path: Path) -> None:
     everyone = make_run(tmp_path, generations=1)
-    with Lineage(tmp_path) as lineage, pytest.raises(sqlite3.IntegrityError):
+    with Lineage(tmp_path) as lineage, pytest.raises(LineageError, match="UNIQUE"):
         lineage.add(everyone[1])
     assert load_run(tmp_path) == everyone
 
@@ -196,3 +196,16 @@ def test_a_damaged_database_is_named(tmp_path: Path, damage: str) -> None:
         path.touch()
     with pytest.raises(LineageError, match=r"cannot be read|damaged"):
         load_run(tmp_path)
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    founder = make_run(tmp_path, generations=0)[0]
+    with Lineage(tmp_path) as lineage:
+        lineage._db.execute("PRAGMA query_only = ON")  # as a full disk would
+        for write in (
+            lambda: lineage.add(msgspec.structs.replace(founder, id=1, parent=0)),
+            lambda: lineage.set_prices(founder),
+            lambda: lineage.set_population(9, [0], 1.0),
+        ):
+            with pytest.raises(LineageError, match="cannot be written"):
+                write()

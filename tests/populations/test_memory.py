@@ -3,6 +3,7 @@ import pytest
 
 from populations.individual import Individual, Outcome
 from populations.memory import LESSONS, RECENT, Memory
+from populations.records import LineageError
 from tests.small import small_founder
 
 FOUNDER = small_founder()
@@ -64,3 +65,8 @@ def test_what_is_kept_of_those_who_are_gone_is_bounded():
     latest = memory.lessons_until(max(memory.born), first=max(memory.born))
     assert 0 < len(latest) == memory.born[max(memory.born)]
     assert len(memory.recent) == RECENT
+
+
+def test_a_lost_parent_is_named():
+    with pytest.raises(LineageError, match="individual 3 of the lineage has lost its parent 1"):
+        Memory([one for one in family() if one.id != 1])

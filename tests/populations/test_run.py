@@ -1,4 +1,5 @@
 import dataclasses
+import fcntl
 import json
 import sqlite3
 import statistics
@@ -16,7 +17,8 @@ from populations.hurdles import Outlook, hurdle_for, lowest_losses
 from populations.individual import Individual
 from populations.lineage import Lineage, replay
 from populations.progress import Progress
-from populations.run import load_config
+from populations.records import LineageError
+from populations.run import free_folder, load_config
 from tests.small import small_config, small_founder, small_task
 
 
@@ -157,11 +159,12 @@ def test_a_stopped_run_resumes_to_the_same_end(finished, tmp_path, phase, done):
 
     with pytest.raises(Stop):
         evolve(config, small_task(), small_founder(), stop)
-    result = evolve(config, resume=True, founder=small_founder(), task=None)
+    result = evolve(config, resume=True)  # its founder and data lie in the folder
     assert lineage_of(result.run_dir) == lineage_of(finished[0].run_dir)
     expected = finished[0]
     assert result.front == expected.front
     assert result.founder == expected.founder
+    assert (result.run_dir / "data.safetensors").exists()  # for nobody could load them again
 
 
 def test_resuming_a_finished_run_reads_the_test_split_no_second_time(finished, monkeypatch):
@@ -171,6 +174,62 @@ def test_resuming_a_finished_run_reads_the_test_split_no_second_time(finished, m
     again = evolve(config, resume=True)
     assert again.front == result.front
     assert again.founder_examples == result.founder_examples
+
+
+def test_a_finished_run_goes_on(tmp_path):
+    config = small_config(tmp_path / "run", generations=1)
+    first = evolve(config, small_task(), small_founder())
+    longer = dataclasses.replace(config, generations=2)
+
+    def stop(progress: Progress) -> None:
+        if progress.children_done:
+            assert not (config.run_dir / "front.json").exists()  # it is no longer what the run ends with
+            assert (progress.generation, progress.generations) == (3, 3)  # the polish was one, too
+            raise Stop
+
+    with pytest.raises(Stop):
+        evolve(longer, resume=True, report=stop)
+    again = evolve(longer, resume=True)
+    assert again.logbook.select("generation") == [0, 1, 2, 3, 4]
+    assert len(load_run(config.run_dir)) >= len(first.front) + 8
+    alone = evolve(dataclasses.replace(longer, compare=False), resume=True)
+    assert (alone.front, alone.founder) == (again.front, None)
+
+
+def test_the_data_of_a_preset_do_not_stay(tmp_path):
+    result = evolve(small_config(tmp_path / "run", generations=1, compare=False), founder=small_founder())
+    assert not (result.run_dir / "data.safetensors").exists()
+    assert not json.loads((result.run_dir / "task.json").read_text())["is_own"]
+
+
+def test_a_second_driver_changes_nothing(finished):
+    run_dir = finished[0].run_dir
+    before = (run_dir / "config.json").read_text()
+    with open(run_dir / "driver.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process is evolving"):
+            evolve(small_config(run_dir, generations=50), resume=True)
+    assert (run_dir / "config.json").read_text() == before
+
+
+def test_folders_are_numbered_and_each_is_taken_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [free_folder("digits").name for _ in range(2)] == ["digits-001", "digits-002"]
+
+
+def test_a_start_that_is_refused_leaves_no_run(tmp_path):
+    config = small_config(tmp_path / "run", generations=1, compare=False)
+    with pytest.raises(ConfigError, match="founder: expected"):
+        evolve(config, small_task(), conv_net((3, 8, 8), 10, (4,), (1,)))
+    assert evolve(config, small_task(), small_founder()).front
+
+
+def test_own_data_that_are_gone_are_not_replaced(tmp_path):
+    config = small_config(tmp_path / "run", generations=1, compare=False)
+    evolve(config, small_task(), small_founder())
+    (tmp_path / "run" / "data.safetensors").unlink()
+    with pytest.raises(LineageError, match="resume with the same data"):
+        evolve(dataclasses.replace(config, generations=2), resume=True)
 
 
 def test_failing_children_are_recorded_and_the_run_goes_on(tmp_path):

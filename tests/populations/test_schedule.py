@@ -131,20 +131,36 @@ def test_generations_that_train_longer_take_longer():
     for schedule_ in (plan, longer):
         schedule_.memory.add(individual(2, SMALL), schedule_.memory.individuals[0])
     reserve = plan.last_seconds(finalists, plan.config.polish_examples)
-    remaining = [p.remaining(finalists, 1, 2, 4) - reserve for p in (plan, longer)]
+    remaining = [p.remaining(finalists, 1, 2, 4, plan.config.generations) - reserve for p in (plan, longer)]
     assert remaining[1] == pytest.approx(1.5 * remaining[0])
 
 
 def test_what_remains_ends_at_nothing():
     plan, finalists = schedule()
-    assert plan.remaining(finalists, 0, 1, 4) is None  # as many as slots: too few to tell by
+    last = plan.config.generations
+    assert plan.remaining(finalists, 0, 1, 4, last) is None  # as many as slots: too few to tell by
     plan.memory.add(individual(2, SMALL), plan.memory.individuals[0])
-    in_children = plan.remaining(finalists, 1, 2, 4)
+    in_children = plan.remaining(finalists, 1, 2, 4, plan.config.generations)
     assert in_children == pytest.approx(
         4 * plan.child_seconds / 2 + plan.last_seconds(finalists, plan.config.polish_examples)
     )
     polish = plan.config.generations + 1
-    before = plan.remaining(finalists, 2, polish, 1)
+    before = plan.remaining(finalists, 2, polish, 1, plan.config.generations)
     assert 0 < before < in_children
     plan.memory.add(replace(individual(3, SMALL), generation=polish), plan.memory.individuals[0])
-    assert plan.remaining(finalists, 2, polish, 1) == 0
+    assert plan.remaining(finalists, 2, polish, 1, plan.config.generations) == 0
+
+
+def test_generations_that_train_as_long_are_alike():
+    plan, _ = schedule(doubling=5, founder_examples=1000)  # children see 256, 512, and then 1000 for good
+    lengths = [plan.child_examples(generation) for generation in range(1, 31)]
+    assert lengths == [256] * 5 + [512] * 5 + [1000] * 20
+    assert [plan.first_alike(generation) for generation in (1, 5, 6, 10, 11, 16, 30)] == [
+        1,
+        1,
+        6,
+        6,
+        11,
+        11,
+        11,
+    ]

@@ -133,3 +133,16 @@ def test_losses_judge_unless_targets_are_smoothed(smoothing):
     honest, odd = (Judge(config, COUNT).members(some, 1) for some in (everyone, flipped))
     same = [a.fitness.values == b.fitness.values for a, b in zip(honest, odd, strict=True)]
     assert all(same) if smoothing == 0 else not all(same)
+
+
+def test_those_who_were_taught_are_judged_by_soft_errors():
+    everyone = population()
+    worse = everyone[-1]  # whose loss is the highest, as taught ones may have, and its soft error the lowest
+    everyone[-1] = replace(
+        worse, outcome=replace(worse.outcome, loss=3.0, correct=everyone[-2].outcome.correct)
+    )
+    config = small_config(distill=0.5)
+    config = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, label_smoothing=0.0))
+    judge = Judge(config, COUNT)
+    assert everyone[-1] not in judge.front(everyone)
+    assert everyone[-1] in judge.front(everyone, is_polished=True)

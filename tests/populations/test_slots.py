@@ -1,6 +1,7 @@
 import os
 from types import SimpleNamespace
 
+import joblib
 import pytest
 import torch
 
@@ -53,7 +54,7 @@ def test_gpus_are_listed_for_as_many_children_as_have_room(monkeypatch, gpus, me
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     properties = SimpleNamespace(total_memory=memory * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
     monkeypatch.setattr(slots_module, "is_service_running", lambda: serviced)
     assert resolve_devices("auto", None, 1) == tuple(f"cuda:{i}" for i in range(gpus)) * each
 

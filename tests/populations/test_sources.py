@@ -5,9 +5,12 @@ from safetensors.torch import save_file
 
 from evo_topo import build, count_params
 from evo_topo.exporting import export
+from populations import evolve
 from populations.classics import FOUNDERS
 from populations.config import ConfigError
 from populations.sources import adapt, find_founder
+from populations.survivors import find_survivor
+from tests.small import small_config, small_founder, small_task
 from tests.strategies import resnet
 
 
@@ -112,3 +115,19 @@ def test_files_that_do_not_fit(tmp_path):
     (tmp_path / "genome.json").write_text("{}")
     with pytest.raises(ConfigError, match="not a genome"):
         find_founder(path, (3, 8, 8), 10)
+
+
+def test_weights_of_a_survivor_must_be_the_recorded_ones(tmp_path):
+    evolve(small_config(tmp_path / "run", generations=1, compare=False), small_task(), small_founder())
+    genome = find_founder(f"{tmp_path / 'run'}:best", (1, 8, 8), 10)[0]
+    [path] = [
+        p
+        for p in (tmp_path / "run" / "weights").iterdir()
+        if p.stem == str(find_survivor(tmp_path / "run", "best").individual.id)
+    ]
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="SHA-256"):
+        find_founder(f"{tmp_path / 'run'}:best", (1, 8, 8), 10)
+    assert genome.num_classes == 10

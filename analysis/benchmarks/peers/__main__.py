@@ -35,7 +35,7 @@ from evo_topo.datasets import DatasetError
 
 PROG = "python -m analysis.benchmarks.peers"
 TUNING_SEED = 0
-"""Settings are chosen with a seed that the comparison does not use."""
+"""Settings of the rivals are chosen with a seed that the comparison does not use."""
 
 
 def cells_of(
@@ -89,6 +89,8 @@ def report(records: Sequence[Record], out: Path) -> None:
         for r in records
     )
     print(peers_table(summaries, list(machines)))
+    if (versions := len({record.code for record in records})) > 1:
+        print(f"These cells were run with {versions} versions of the code; remove the older ones to compare.")
     document = {"machines": list(machines), "summaries": summaries}
     (out / "peers.json").write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
     for (data, minutes), by_method in groups.items():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
+import evo_topo
+import populations
 from analysis.benchmarks.machine import Machine
 from evo_topo.genome import Genome
 from populations.config import Config
@@ -95,6 +98,7 @@ class Record(Struct, frozen=True):
         points: Every network whose validation accuracy the method measured.
         cpu_seconds: Processor time of all its processes: little of it where the machine had other work to do.
         preset: Digest of what it went by of the preset.
+        code: Digest of the packages that it ran.
     """
 
     cell: Cell
@@ -106,6 +110,7 @@ class Record(Struct, frozen=True):
     points: list[Point]
     cpu_seconds: float = 0.0
     preset: str = ""
+    code: str = ""
 
     @property
     def reported(self) -> list[Point]:
@@ -190,6 +195,16 @@ def preset_digest(data: DataName, method: str) -> str:
     """Tells presets apart: cells of different founders or settings do not belong in one table."""
     text = config_of(data, method).to_json() + PRESETS[data].founder().fingerprint
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """Tells versions of the code apart, that of the networks and of the search."""
+    digest = hashlib.blake2b(digest_size=8)
+    for package in (evo_topo, populations):
+        for path in sorted(Path(package.__path__[0]).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def read_record(path: Path) -> Record | None:

@@ -39,7 +39,8 @@ def draw_peers(records: Sequence[Record]) -> Figure:
     seeds = len({r.cell.seed for r in records})
     left.set_title(f"{cell.data}, {cell.minutes:g} min: test accuracy for compute", weight="bold")
     left.set_xscale("log")
-    left.set_xlim(0.5 * BUDGETS[cell.data][0], 1.3 * records[0].founder_macs)
+    least = min([p.macs for r in records for p in r.reported], default=BUDGETS[cell.data][0])
+    left.set_xlim(0.7 * min(least, BUDGETS[cell.data][0]), 1.3 * records[0].founder_macs)
     left.xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
     left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     left.xaxis.set_minor_formatter(NullFormatter())
@@ -59,7 +60,8 @@ def draw_peers(records: Sequence[Record]) -> Figure:
 def _draw_accuracies(axes: Axes, records: Sequence[Record], colour: str, line: str) -> None:
     """Dots for every reported network, a line through the means at the budgets that all seeds can fill."""
     dots = [(p.macs, p.test_accuracy) for r in records for p in r.reported]
-    axes.plot(*zip(*dots, strict=True), "o", color=colour, markersize=4, alpha=0.35, markeredgewidth=0)
+    if dots:
+        axes.plot(*zip(*dots, strict=True), "o", color=colour, markersize=4, alpha=0.35, markeredgewidth=0)
     means = []
     for budget in BUDGETS[records[0].cell.data]:
         found = [accuracy_within(budget, r.reported) for r in records]

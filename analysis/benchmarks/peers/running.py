@@ -28,6 +28,7 @@ from analysis.benchmarks.peers.cells import (
     Point,
     Record,
     Setting,
+    code_digest,
     config_of,
     preset_digest,
     record_path,
@@ -161,6 +162,7 @@ def make_record(cell: Cell, out: Path, started: float) -> Record:
         clock.elapsed,
         points,
         preset=preset_digest(cell.data, cell.method),
+        code=code_digest(),
     )
     shutil.rmtree(bench.folder / "weights", ignore_errors=True)
     return record

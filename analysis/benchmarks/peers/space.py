@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 STAGES, MOST_LAYERS, WIDEST = 3, 3, 64
-"""The founders lie well within: at most three stages of two layers, 64 channels."""
+"""The founders lie within: at most three stages of two layers, 64 channels."""
 
 
 class Stage(NamedTuple):

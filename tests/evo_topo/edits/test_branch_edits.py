@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from evo_topo.edits import PruneBranch, SplitBranch, legal_edits
+from evo_topo.edits import EditError, PruneBranch, SplitBranch, legal_edits
 from evo_topo.inheritance import inherit
-from evo_topo.ops import Add, Concat, Linear, Norm
+from evo_topo.ops import Add, Concat, Linear, Norm, Select
 from tests.reference import random_inputs, randomised, relative_error
 from tests.strategies import EXAMPLES, Sketch, perceptron, resnet, versatile
 
@@ -79,3 +79,16 @@ def test_paths_are_seeded():
     first, again, other = (inherit(model, genome, e).get_submodule(name).weight for e in edits)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_a_selection_follows_the_channels_that_a_concat_keeps():
+    net = Sketch(2, 4, 4)
+    x, y = net.unit(net.input, 2), net.unit(net.input, 6)
+    joined = net.add(Concat(), x, y)
+    genome = net.end(net.unit(net.add(Select((2, 3)), joined), 4))
+    edit = PruneBranch(joined, 0)  # the first channels of the second branch are read as before
+    model, inputs = randomised(genome), random_inputs(genome)
+    assert relative_error(inherit(model, genome, edit)(inputs), model(inputs)) < 1e-12
+    with pytest.raises(EditError, match="selects no channel"):
+        PruneBranch(joined, 1).apply(genome)
+    assert not PruneBranch(joined, 1).is_legal(genome)

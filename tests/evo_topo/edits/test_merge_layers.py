@@ -23,10 +23,11 @@ def test_a_chain_of_any_widths_and_strides_comes_down_to_one_layer():
 
 @pytest.mark.parametrize("dims", [1, 2])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 2, 1), (5, 1, 0)])
-def test_a_1x1_behind_a_window_is_merged_exactly(dims, kernel, stride, padding):
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_1x1_behind_a_window_is_merged_exactly(dims, kernel, stride, padding, bias):
     net = Sketch(2, *[11] * dims)
     x = net.conv(net.input, 5, kernel, stride=(stride,) * dims, padding=(padding,) * dims, bias=True)
-    genome = net.end(net.conv(net.add(Dropout(0.5), x), 3, 1, bias=True))
+    genome = net.end(net.conv(net.add(Dropout(0.5), x), 3, 1, bias=bias))
     (first, second) = (node.name for node in genome.nodes if isinstance(node.op, Conv))
     model, inputs = randomised(genome), random_inputs(genome)
     assert relative_error(inherit(model, genome, MergeLayers(first, second))(inputs), model(inputs)) < 1e-12

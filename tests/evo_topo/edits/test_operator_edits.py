@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from evo_topo.cost import count_flops, count_params
-from evo_topo.edits import Factorise, Fuse, MergeLayers, legal_edits
+from evo_topo.edits import EditError, Factorise, Fuse, MergeLayers, legal_edits
 from evo_topo.inheritance import inherit
 from evo_topo.ops import Add, Conv, Norm
 from tests.reference import random_inputs, randomised, relative_error
@@ -89,3 +89,11 @@ def test_fusing_takes_factors_back():
         )
         assert child.fingerprint == genome.fingerprint
         assert relative_error(inherit(middle_model, middle, back)(inputs), middle_model(inputs)) < 1e-12
+
+
+def test_a_fire_module_has_at_most_as_many_channels_between_as_its_rows():
+    net = Sketch(16, 6, 6)
+    genome = net.end(net.relu(net.conv(net.input, 2, 3)))  # one output of one tap, one of nine
+    inherit(randomised(genome), genome, Factorise("conv1", "fire", 10))
+    with pytest.raises(EditError, match="1 to 10"):
+        Factorise("conv1", "fire", 11).apply(genome)

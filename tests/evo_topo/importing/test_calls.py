@@ -357,3 +357,25 @@ def test_type_is_kept():
 
 def test_calls_and_moves_do_not_overlap():
     assert not MOVES & CALLS.keys()
+
+
+def test_a_network_that_answers_zero_comes_in():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 4 * 4, 3))
+    nn.init.zeros_(net[2].weight)
+    nn.init.zeros_(net[2].bias)
+    _, model = from_module(net, (1, 6, 6))
+    assert not model(torch.randn(2, 1, 6, 6)).any()
+
+
+def test_moves_may_be_called_by_keyword():
+    net = Body(lambda net, x: torch.flatten(input=x, start_dim=1))
+    genome, model = from_module(net.eval(), (2, 7, 6))
+    inputs = torch.randn(3, 2, 7, 6)
+    assert relative_error(model.eval()(inputs), net(inputs)) < 1e-5
+    assert genome.num_classes == 3
+
+
+def test_pooling_with_holes_in_one_direction_is_refused():
+    net = Body(lambda net, x: F.max_pool2d(x, 2, dilation=(1, 2)))
+    with pytest.raises(UnsupportedModuleError, match="dilation"):
+        from_module(net.eval(), (2, 7, 6))

@@ -4,9 +4,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from evo_topo.channels import channel_origins
-from evo_topo.edits import EditError, PruneUnits
+from evo_topo.edits import EditError, PruneBranch, PruneLayer, PruneUnits
 from evo_topo.inheritance import inherit
-from evo_topo.ops import Norm, is_plain
+from evo_topo.ops import Add, Norm, is_plain
 from evo_topo.saliency import least_squares, reconstruct
 from evo_topo.saliency.changes import in_common
 from evo_topo.units import mixes_units, unit_table
@@ -147,3 +147,17 @@ def test_a_network_that_cannot_run_node_by_node_is_refused():
     model, edit = torch.nn.Sequential(torch.nn.Linear(5, 7)), half_pruned(genome)
     with pytest.raises(TypeError, match="from build or inherit, got Sequential"):
         reconstruct(randomised(edit.apply(genome)), model, genome, edit, random_inputs(genome))
+
+
+@pytest.mark.parametrize("edit", [PruneLayer("conv5"), PruneBranch("add6", 1)])
+def test_where_paths_run_side_by_side_each_is_refit(edit):
+    """At a joint the parent runs ahead, past nodes that the child still has to come to."""
+    net = Sketch(3, 6, 6)
+    first = net.relu(net.conv(net.input, 4))
+    short, long = net.relu(net.conv(first, 4)), net.conv(first, 4)
+    genome = net.end(net.relu(net.conv(net.add(Add(), short, long), 5)))
+    model, inputs = randomised(genome), random_inputs(genome, 20)
+    child_model = inherit(model, genome, edit)
+    before = relative_error(child_model(inputs), model(inputs))
+    reconstruct(child_model, model, genome, edit, inputs)
+    assert relative_error(child_model(inputs), model(inputs)) < before

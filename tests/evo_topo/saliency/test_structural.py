@@ -13,6 +13,7 @@ from evo_topo.cost import count_flops
 from evo_topo.edits import (
     KINDS,
     AddUnits,
+    EditError,
     Factorise,
     GrowConnections,
     GrowKernel,
@@ -355,3 +356,14 @@ def test_pricing_leaves_the_model_as_it_is():
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert model.training
+
+
+def test_what_does_not_apply_is_refused_before_the_pass():
+    genome = versatile()
+    model, inputs = randomised(genome), random_inputs(genome, 8)
+    targets = torch.zeros(8, dtype=torch.int64)
+    with pytest.raises(EditError):
+        price(model, genome, [PruneUnits((("nope", (0,)),))], inputs, targets)
+    growth = next(iter(legal_edits(genome, (SplitLayer,))))
+    with pytest.raises(ValueError, match="expected two examples"):
+        price(model, genome, [growth], inputs[:1], targets[:1])
