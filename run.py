@@ -37,8 +37,8 @@ class Arguments:
 
     founder: Optional[str] = None
     """Network to start from instead of the preset's: minimal, mlp, lenet5, resnet20, resnet56, vgg19,
-    mobilenet_v2, squeezenet, torchvision:NAME, a genome.json, an exported folder with its weights, or
-    RUN:knee, RUN:best or RUN:ID for a survivor of another run."""
+    mobilenet_v2, squeezenet, binarynet, torchvision:NAME, a genome.json, an exported folder with its
+    weights, or RUN:knee, RUN:best or RUN:ID for a survivor of another run."""
 
     weights: Optional[Path] = None
     """Trained weights (.safetensors) that the founder starts from; a classifier for another number of
@@ -132,18 +132,18 @@ def run(arguments: Arguments) -> None:
     console = Console()
     config = arguments.config
     console.print(f"evo_topo: evolving preset {config.preset}", highlight=False)
-    from populations.run import evolve, free_folder  # takes seconds: it loads torch
+    from populations.run import evolve  # takes seconds: it loads torch
 
-    if config.run_dir is None and not arguments.resume:
-        config = dataclasses.replace(config, run_dir=free_folder(config.preset))
     founder, weights = find_start(arguments)
+    screen = Screen(console)
     try:
-        with Screen(console) as screen:
+        with screen:
             result = evolve(
                 config, founder=founder, report=screen.show, resume=arguments.resume, weights=weights
             )
     except KeyboardInterrupt:
-        print(f"\ngo on with: python run.py --resume --run-dir {config.run_dir}", file=sys.stderr)
+        if screen.last is not None:
+            print(f"\ngo on with: python run.py --resume --run-dir {screen.last.run_dir}", file=sys.stderr)
         raise
     print_result(console, result)
 
@@ -187,20 +187,27 @@ def print_plan(arguments: Arguments) -> None:
     config = arguments.config
     from evo_topo import count_flops, count_macs, count_params
     from evo_topo.datasets import load_dataset
+    from populations.run import resumed
     from populations.slots import resolve_devices
+    from populations.starting import check_free, stored_founder
+    from populations.survivors import read_task, record_of
 
-    task = load_dataset(config.preset, config.data_dir)
-    if arguments.resume and config.run_dir is not None:
-        from populations.run import stored_founder
-
-        founder = stored_founder(config.run_dir)
+    found = find_start(arguments)[0]  # refuses one of another where a run is resumed
+    if arguments.resume:
+        config = resumed(config)
+        assert config.run_dir is not None
+        data, founder = read_task(config.run_dir), stored_founder(config.run_dir)
     else:
-        founder = find_start(arguments)[0] or PRESETS[config.preset].founder()
+        if config.run_dir is not None:
+            check_free(config.run_dir)
+        data = record_of(load_dataset(config.preset, config.data_dir), is_own=False)
+        founder = found or PRESETS[config.preset].founder()
     devices = resolve_devices(config.devices, config.workers, config.threads)
     print(config.with_ahead(len(devices)).to_json())
-    shape = " x ".join(map(str, task.input_shape))
-    sizes = ", ".join(f"{len(getattr(task, s).targets):,} {s}" for s in ("train", "validation", "test"))
-    print(f"data: {task.name}, inputs {shape}, {task.num_classes} classes, {sizes} examples")
+    shape = " x ".join(map(str, data.input_shape))
+    names = "train", "validation", "test"
+    sizes = ", ".join(f"{size:,} {name}" for size, name in zip(data.examples, names, strict=True))
+    print(f"data: {data.name}, inputs {shape}, {data.num_classes} classes, {sizes} examples")
     print(
         f"founder: {count_macs(founder):,} MACs, {count_flops(founder):,} FLOPs, "
         f"{count_params(founder):,} parameters\n{founder}"

@@ -183,7 +183,7 @@ def _draw_individuals(axes: Axes, info: FrontInfo) -> None:
 def _draw_final_front(axes: Axes, info: FrontInfo) -> None:
     x, y = [p.flops for p in info.front], [p.accuracy for p in info.front]
     axes.step(x, list(accumulate(y, max)), where="post", color=INK, linewidth=1.2)
-    axes.plot(x, y, "o", color=INK, markersize=5, label="final front, as judged (#id)")
+    axes.plot(x, y, "o", color=INK, markersize=5, label="final front (#id), chosen by smoothed accuracy")
     _label_front(axes, info.front)
     if info.founder is not None:
         _mark(axes, info.founder, ACCENT, "founder")

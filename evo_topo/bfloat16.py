@@ -98,7 +98,9 @@ class Float32Layers:
 
 
 def _is_slow(layer: nn.Conv2d) -> bool:
-    if type(layer) is not nn.Conv2d or layer.groups == 1 or layer.weight.device.type != "cpu":
+    if type(layer) is not nn.Conv2d or layer.weight.device.type != "cpu":
+        return False
+    if layer.groups == 1 or layer.groups != layer.in_channels:
         return False
     return layer.kernel_size != (3, 3) or layer.stride != (1, 1)
 

@@ -77,7 +77,7 @@ def export(genome: Genome, model: nn.Module, folder: str | Path, onnx: bool | No
         state = {name: value.contiguous() for name, value in network.state_dict().items()}
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
         (folder / SOURCE).write_text(write_source(network))
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ExportError(f"{folder} cannot be written: {error}") from None
     runners: dict[str, Callable[[Tensor], Tensor]] = {WEIGHTS: _restored(genome, folder)}
     runners[SOURCE] = runpy.run_path(str(folder / SOURCE))["load"]()

@@ -174,10 +174,10 @@ def _infer_shapes(nodes: tuple[Node, ...]) -> dict[str, Shape]:
 
 
 @lru_cache(maxsize=4096)
-def _out_of_range(op: AnyOp) -> str | None:
-    """What a reader of the operation's JSON would refuse: msgspec checks ranges only when it reads."""
+def _fault_of(text: bytes, kind: type[AnyOp]) -> str | None:
+    """What a reader of an operation's JSON would refuse: msgspec checks ranges only when it reads."""
     try:
-        msgspec.json.decode(msgspec.json.encode(op), type=type(op))
+        msgspec.json.decode(text, type=kind)
     except msgspec.DecodeError as error:
         return str(error)
     return None
@@ -200,7 +200,11 @@ def infer_shape(node: Node, shapes: Mapping[str, Shape]) -> Shape:
         shape = op.infer(tuple([shapes[source] for source in node.inputs]))
     except OpError as error:
         raise GenomeError(f"node {name!r}: {error}") from None
-    if fault := _out_of_range(op):
+    try:
+        fault = _fault_of(msgspec.json.encode(op), type(op))
+    except TypeError as error:  # what JSON has no word for
+        fault = str(error)
+    if fault:
         raise GenomeError(f"node {name!r}: {fault}")
     if shape[0] > MAX_CHANNELS or prod(shape) > MAX_ELEMENTS:
         raise GenomeError(

@@ -53,7 +53,7 @@ def _forgets_layout(node: Node, model: GraphModule) -> bool:
 
 
 def _turn(module: nn.Module, args: tuple[Tensor, ...], made: Tensor) -> None:
-    if made.dim() == 4 and made.requires_grad:
+    if isinstance(made, Tensor) and made.dim() == 4 and made.requires_grad:
         made.register_hook(_in_channels_last)  # type: ignore[no-untyped-call]
 
 

@@ -53,7 +53,7 @@ class Step:
             self._rate = torch.tensor(recipe.rate, device=self.device)
         self.optimiser = _optimiser(model, recipe, self._rate)
         self._latent = latent_weights(model)
-        self._layouts = keep_layouts(model)
+        self._layouts = keep_layouts(model) if self.device.type == "cpu" else []
         is_low = has_fast_bfloat16(self.device)
         self._copies = Bfloat16Copies(model) if is_low else None
         self._exceptions = Float32Layers(model) if is_low else None

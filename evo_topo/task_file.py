@@ -32,6 +32,8 @@ def save_task(task: Task, path: Path) -> None:
         metadata = {"name": task.name, "num_classes": str(task.num_classes)}
         save_file(tensors, temporary, metadata=metadata)
         os.replace(temporary, path)
+    except SafetensorError as error:  # its word for a full disk
+        raise OSError(f"{path} cannot be written: {error}") from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -20,6 +20,7 @@ from evo_topo.ops import (
     Shape,
 )
 from populations.founders import Sketch, residual_net
+from populations.landmarks import binary_net
 
 FounderMaker = Callable[[Shape, int], Genome]
 FIRE_MODULES = (
@@ -156,6 +157,15 @@ def squeezenet(input_shape: Shape, num_classes: int) -> Genome:
     return Genome(tuple(sketch.nodes))
 
 
+def binarynet(input_shape: Shape, num_classes: int) -> Genome:
+    """BinaryNet (Courbariaux et al. 2016) at half its width: all convolutions but the first are binary.
+
+    Strides take the place of its pooling, and the linear classifier, which is real, of its hidden layers.
+    """
+    _check_maps("binarynet", input_shape, 8)
+    return binary_net(input_shape, num_classes, (64, 64, 128, 128, 256, 256), (1, 2, 1, 2, 1, 2))
+
+
 def _conv_norm(
     sketch: Sketch,
     width: int,
@@ -196,5 +206,6 @@ FOUNDERS: dict[str, FounderMaker] = {
     "vgg19": vgg19,
     "mobilenet_v2": mobilenet_v2,
     "squeezenet": squeezenet,
+    "binarynet": binarynet,
 }
 """Founders by name: each takes the input shape and the number of classes."""

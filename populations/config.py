@@ -17,7 +17,8 @@ Objective = Literal["pareto", "accuracy-per-flop"]
 Criterion = Literal["obd", "magnitude", "random"]
 
 CHANGEABLE = frozenset({"generations", "minutes", "compare", "workers", "devices", "data_dir", "run_dir"})
-"""Fields that may differ when a run is resumed: they do not change which children are bred."""
+"""Fields that may differ when a run is resumed: they do not change which children are bred (`compare`, which
+are polished)."""
 LEAST_AHEAD = 6
 """So that up to six workers give the same lineage."""
 
@@ -152,6 +153,7 @@ class Config:
             value = getattr(self, name)
             self._check(name, value is None or value >= 1, "at least 1")
         self._check("inherited_rate", 0 < self.inherited_rate <= 1, "above 0, at most 1")
+        self._check("seed", abs(self.seed) < 2**63, "a whole number of 64 bits")
         self._check("ceiling", self.ceiling is None or self.ceiling > 0, "a positive number")
         self._check("minutes", self.minutes is None or 0 < self.minutes < 1e6, "a positive number")
         shares = ("accuracy_floor", "growth", "outward", "train_on", "polish_share", "distill")
@@ -185,6 +187,9 @@ class Config:
             ConfigError: When the text is no valid configuration.
         """
         try:
+            found = msgspec.json.decode(text, type=dict[str, Any])
+            _check_names("", found, Config)
+            _check_names("recipe.", found["recipe"], Recipe)
             return msgspec.json.decode(text, type=Config, dec_hook=_decode_path)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise ConfigError(f"not a configuration: {error}") from None
@@ -202,6 +207,21 @@ class Config:
                     f"{field.name}: the run was begun with {then} and cannot go on with {now}; "
                     "leave the option out, or start a new run"
                 )
+
+
+def _check_names(prefix: str, found: Any, kind: type) -> None:
+    """Nothing is filled in and nothing is left out: it would be another configuration.
+
+    Raises:
+        ValueError: When a field is missing or unknown.
+    """
+    expected = {field.name for field in dataclasses.fields(kind)}
+    names = set(found) if isinstance(found, dict) else set()
+    if wrong := sorted(names ^ expected):
+        raise ValueError(
+            f"{', '.join(prefix + name for name in wrong)}: "
+            f"{'missing' if wrong[0] in expected else 'unknown'}; another version of evo_topo wrote it"
+        )
 
 
 def _decode_path(expected: type, value: Any) -> Any:

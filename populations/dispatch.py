@@ -72,7 +72,7 @@ class Dispatch:
         if stored.parent != parent or stored.edit not in [option.edit for option in birth.options]:
             raise EvolutionError(
                 f"the lineage holds another individual {birth.id} than this configuration breeds; if the run "
-                "was stopped while survivors were polished, finish it as it was before extending it"
+                "was stopped while survivors were polished, finish it as it was before changing anything"
             )
         return False
 

@@ -175,8 +175,9 @@ class Evolution:
 
     def _circumstances_of(self, source: int, generation: int) -> Circumstances:
         population, alike = self.generations.population_of(source), self.schedule.first_alike(generation)
+        parents = self.generations.judge.parents(population, generation, self.generations.is_taught)
         return Circumstances(
-            Parents.of(self.generations.judge.parents(population, generation), self.config.accuracy_floor),
+            Parents.of(parents, self.config.accuracy_floor),
             lowest_losses(population),
             calibration_from(self.memory.lessons_until(source)),
             outlook_from(self.memory.lessons_until(source, alike)),
@@ -222,6 +223,7 @@ class Evolution:
         done, finalists = self.generations.last, self.generations.finalists
         self.report(
             Progress(
+                run_dir=self.lineage.run_dir,
                 phase=phase or ("evolving" if generation else "training the founder"),
                 generation=generation,
                 generations=self._last,

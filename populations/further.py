@@ -65,4 +65,6 @@ def train_further(
         else:
             break
     seconds = time.perf_counter() - started
+    if order.parent is None:  # a founder that begins anew has seen nothing before
+        lost = 0
     return model, dataclasses.replace(result, examples=result.examples + lost, seconds=seconds)

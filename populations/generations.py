@@ -66,6 +66,11 @@ class Generations:
         return next(reversed(self.survivors), -1)
 
     @property
+    def is_taught(self) -> bool:
+        """Whether survivors have learned from a teacher, if there is one: who is polished does."""
+        return bool(self.lineage.polished())
+
+    @property
     def population(self) -> list[Individual]:
         """The survivors of the last finished generation, by id."""
         return self.population_of(self.last) if self.survivors else []
@@ -91,7 +96,7 @@ class Generations:
             left = [self.memory.individuals[child.parent or 0] for child in born if not child.is_alive]
             chosen = self.judge.select_polished([*able, *left], self.population, generation, self.toolbox)
         else:
-            chosen = self.judge.select([*self.population, *able], generation, self.toolbox)
+            chosen = self.judge.select([*self.population, *able], generation, self.toolbox, self.is_taught)
         self.finish(generation, chosen, elapsed, is_polish)
 
     def finish(
@@ -122,11 +127,11 @@ class Generations:
         phases, failed = self.lineage.polished(), self.lineage.unpolished()
         is_polished = self.last in phases  # no more so where a finished run goes on
         polished = [i for i in population if is_polished and (i.generation in phases or i.id in failed)]
-        self.front = self.judge.front(polished or population, bool(polished)) if population else []
+        self.front = self.judge.front(polished or population, self.is_taught) if population else []
         others = [i for i in population if i.genome != self.founder]  # which has a test of its own
         able = others if self.config.compare and others else population
         longest = max((i.total_examples for i in population), default=0)
-        self.finalists = Finalists(longest, self.judge.promising(able) if able else [])
+        self.finalists = Finalists(longest, self.judge.promising(able, self.is_taught) if able else [])
 
     def _record(self, generation: int) -> None:
         """Adds a finished generation to DEAP's logbook."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
 
+import msgspec
+
 from populations.births import Birth, further_training
 from populations.config import Config
 from populations.dispatch import Dispatch, EvolutionError
@@ -88,10 +90,12 @@ class _Trainings:
         generations, schedule, dispatch = self._generations, self._schedule, self._dispatch
         examples = schedule.reference_examples(generations.finalists, self.plan.first_examples)
         order = reference_order(self._config, generations.founder, dispatch.lineage.run_dir, examples)
+        foreseen = schedule.reference_seconds(examples)
+        order = msgspec.structs.replace(order, seconds=self.plan.limit(foreseen))
         self._reference = order
         if not order.read_outcome():
             dispatch.crew.submit(order)
-            self.plan.begin(order.id, schedule.reference_seconds(examples))
+            self.plan.begin(order.id, foreseen)
 
     def wait(self) -> None:
         """Waits until some are done."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -10,6 +11,7 @@ class Progress(NamedTuple):
     """How far a run is.
 
     Attributes:
+        run_dir: The run folder.
         phase: What is being done, in words.
         generation: The generation under way.
         generations: How many there will be; None when time decides.
@@ -23,6 +25,7 @@ class Progress(NamedTuple):
         remaining: Seconds that it will still take, as far as can be told.
     """
 
+    run_dir: Path
     phase: str
     generation: int
     generations: int | None

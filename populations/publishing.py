@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from evo_topo.cost import activation_bytes
-from evo_topo.exporting import ONNX, PT2, SOURCE, WEIGHTS, Exported, export
+from evo_topo.exporting import GENOME, ONNX, PT2, SOURCE, WEIGHTS, Exported, export
 from evo_topo.phenotype import build
+from populations.config import ConfigError
 from populations.individual import Individual
-from populations.survivors import Survivor, find_survivor
+from populations.lineage import DATABASE
+from populations.survivors import Survivor, TaskRecord, find_survivor
 from populations.weights import load_weights
 
 CARD = "README.md"
 SETTINGS = "config.json"
+_TOLD = ("name", "input_shape", "num_classes", "mean", "std")
 
 _CARD = f"""---
 library_name: evo_topo
@@ -87,16 +92,18 @@ def export_survivor(run_dir: Path, pick: str, folder: Path, onnx: bool | None = 
         onnx: Whether to write ONNX; None writes it where its packages are installed.
 
     Raises:
-        ConfigError: When there is no such network.
+        ConfigError: When there is no such network, or the folder holds other things.
         LineageError: When the run is damaged.
         WeightsError: When the weights are damaged.
         ExportError: When a written form does not compute what the network does.
     """
     survivor = find_survivor(run_dir, pick)
+    _check_folder(folder)
     model = build(survivor.genome)
     load_weights(model, survivor.weights, survivor.individual.outcome.weights_sha256)
     exported = export(survivor.genome, model, folder, onnx)
-    settings = {"model_type": "evo_topo", **(survivor.task or {"input_shape": survivor.genome.input_shape})}
+    data = msgspec.structs.asdict(survivor.task)
+    settings = {"model_type": "evo_topo", **{name: data[name] for name in _TOLD}}
     (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
     (folder / CARD).write_text(model_card(survivor, exported))
     return exported
@@ -109,7 +116,7 @@ def model_card(survivor: Survivor, exported: Exported) -> str:
         f"| {i.id} | {i.generation} | {_edit(i)} | {i.flops:,} | {_accuracy(i):.4f} |" for i in survivor.line
     ]
     return _CARD.format(
-        name=task.get("name", "unknown data"),
+        name=task.name,
         id=one.id,
         shape=" x ".join(map(str, genome.input_shape)),
         classes=genome.num_classes,
@@ -128,13 +135,25 @@ def model_card(survivor: Survivor, exported: Exported) -> str:
     )
 
 
-def _scaled(task: dict[str, Any]) -> str:
+def _check_folder(folder: Path) -> None:
+    """Checks that nothing else than an earlier export would be written over.
+
+    Raises:
+        ConfigError: When the folder is a run's, or holds files of the same names.
+    """
+    if (folder / DATABASE).exists():
+        raise ConfigError(f"to: expected a folder for the export, got the run folder {folder}; name another")
+    if not (folder / GENOME).exists():
+        for name in (CARD, SETTINGS):
+            if (folder / name).exists():
+                raise ConfigError(f"to: {folder} holds a {name} of something else; name another folder")
+
+
+def _scaled(task: TaskRecord) -> str:
     """How inputs must be normalised, in words."""
-    if not task:
-        return "How inputs were normalised is not recorded."
     return (
-        f"Inputs are normalised per channel: mean {_numbers(task['mean'])}, "
-        f"standard deviation {_numbers(task['std'])} of the raw values."
+        f"Inputs are normalised per channel: mean {_numbers(task.mean)}, "
+        f"standard deviation {_numbers(task.std)} of the raw values."
     )
 
 
@@ -148,5 +167,5 @@ def _edit(individual: Individual) -> str:
     return "founder" if individual.parent is None else "trained on"
 
 
-def _numbers(values: list[float]) -> str:
+def _numbers(values: Iterable[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)

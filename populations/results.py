@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import msgspec
 from deap import tools
 
 from populations.evolution import Evolution
+from populations.files import write_whole
 from populations.individual import Individual
 from populations.records import LineageError
 from populations.reference import (
@@ -19,31 +20,9 @@ from populations.reference import (
     reference_from,
     reference_order,
 )
-from populations.survivors import FRONT
+from populations.survivors import FRONT, Entry, read_front
 from populations.testing import Stored, accuracies_on_test
 from populations.workers import Crew
-
-
-class Entry(NamedTuple):
-    """A measured network, as ``front.json`` lists it.
-
-    Attributes:
-        id: The individual's id; the founder's is 0, also where it was trained longer for comparison.
-        accuracy: Validation accuracy.
-        test_accuracy: Test accuracy, measured once, at the end.
-        macs: Multiply-accumulates for one example.
-        flops: 2 x MACs.
-        params: Trainable parameters.
-        genome: The network as data (JSON object).
-    """
-
-    id: int
-    accuracy: float
-    test_accuracy: float
-    macs: int
-    flops: int
-    params: int
-    genome: dict[str, Any]
 
 
 class Result(NamedTuple):
@@ -80,9 +59,10 @@ def measure_result(evolution: Evolution, run_dir: Path) -> Result:
     entries = [_entry(individual, tested[individual.id]) for individual in front]
     founder, examples = None, 0
     if reference is not None:
-        founder, examples = _entry(reference, tested[REFERENCE_ID])._replace(id=0), reference.outcome.examples
-        write_whole(run_dir / COMPARISON, json.dumps({**founder._asdict(), "examples": examples}, indent=1))
-    write_whole(run_dir / FRONT, json.dumps([entry._asdict() for entry in entries], indent=1))
+        found, examples = _entry(reference, tested[REFERENCE_ID]), reference.outcome.examples
+        founder = msgspec.structs.replace(found, id=0)
+        write_whole(run_dir / COMPARISON, _as_json({**msgspec.structs.asdict(founder), "examples": examples}))
+    write_whole(run_dir / FRONT, _as_json(entries))
     forget_reference(run_dir)
     return Result(run_dir, entries, founder, examples, evolution.generations.logbook)
 
@@ -106,15 +86,28 @@ def read_result(evolution: Evolution, run_dir: Path) -> Result:
     Raises:
         LineageError: When its files are damaged.
     """
+    front, logbook = read_front(run_dir), evolution.generations.logbook
+    if not evolution.config.compare:
+        return Result(run_dir, front, None, 0, logbook)
+    path = run_dir / COMPARISON
     try:
-        front = [Entry(**entry) for entry in json.loads((run_dir / FRONT).read_text())]
-        if not evolution.config.compare:
-            return Result(run_dir, front, None, 0, evolution.generations.logbook)
-        founder = json.loads((run_dir / COMPARISON).read_text())
-        examples = founder.pop("examples")
-        return Result(run_dir, front, Entry(**founder), examples, evolution.generations.logbook)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise LineageError(f"{run_dir}: {FRONT} or {COMPARISON} is damaged: {error}") from None
+        found = msgspec.json.decode(path.read_bytes(), type=_Compared)
+    except (OSError, msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise LineageError(
+            f"{path} is damaged: {error}; remove it, and resume: it is measured again"
+        ) from None
+    founder = Entry(**{name: getattr(found, name) for name in Entry.__struct_fields__})
+    return Result(run_dir, front, founder, found.examples, logbook)
+
+
+class _Compared(Entry, frozen=True):
+    """The founder for comparison, as ``founder.json`` holds it."""
+
+    examples: int
+
+
+def _as_json(values: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(values), indent=1)
 
 
 def _entry(individual: Individual, test_accuracy: float) -> Entry:
@@ -127,10 +120,3 @@ def _entry(individual: Individual, test_accuracy: float) -> Entry:
         params=individual.params,
         genome=json.loads(individual.genome.to_json()),
     )
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
-from evo_topo.datasets import load_dataset
 from evo_topo.genome import Genome
 from evo_topo.task import Task
-from evo_topo.task_file import load_task, save_task
 from populations.config import Config, ConfigError, PresetName
 from populations.evolution import Evolution
+from populations.files import write_whole
 from populations.lineage import Lineage
-from populations.orders import DATA, FOUNDER, START
+from populations.orders import DATA
 from populations.presets import PRESETS
 from populations.progress import Progress, Report
-from populations.records import LineageError
 from populations.reference import COMPARISON
-from populations.results import Result, measure_result, read_result, write_whole
+from populations.results import Result, measure_result, read_result
 from populations.slots import Slots, resolve_devices
-from populations.survivors import FRONT, TASK, has_own_data, task_record
+from populations.starting import CONFIG, begin, stored_data, stored_founder
+from populations.survivors import FRONT, read_task
 from populations.workers import stop_workers
-
-CONFIG = "config.json"
 
 
 def evolve(
@@ -44,7 +41,7 @@ def evolve(
     Args:
         config: How to evolve, or the name of a preset.
         task: Data of your own (`Task.from_arrays`), which stay in the run folder; None for those of the
-            preset, or of the run to resume.
+            preset, or of the run to resume, which are taken anyway where they are there.
         founder: Genome to start from; None for that of the preset. A run to resume has its own.
         report: Called with a `Progress` after every developed child.
         resume: Go on with the run in ``config.run_dir``.
@@ -66,24 +63,25 @@ def evolve(
     if weights is not None and not config.inherit:
         raise ConfigError("inherit: without it nobody keeps the weights given to start from; leave one out")
     if resume:
-        config = _resumed(config)
+        config = resumed(config)
     run_dir = config.run_dir or free_folder(config.preset)
-    if not resume:
-        _make_folder(run_dir)
+    is_new = config.run_dir is None or _make_folder(run_dir)
     config = dataclasses.replace(config.with_ahead(len(devices)), run_dir=run_dir)
     with _only_driver(run_dir):
-        if not resume:
-            _begin(run_dir, config, task, founder, weights)
-        elif task is not None:
-            save_task(task, run_dir / DATA)
-        data = _shared_data(config, run_dir)
-        founder = stored_founder(run_dir)
-        _check_fit(founder, data)
+        try:
+            if not resume:
+                begin(run_dir, config, task, founder, weights)
+            founder = stored_founder(run_dir)
+            data = stored_data(config, run_dir, founder, task if resume else None)
+        except BaseException:
+            if is_new and not (run_dir / CONFIG).exists():  # nothing is in it that anybody would miss
+                shutil.rmtree(run_dir)
+            raise
         write_whole(run_dir / CONFIG, config.to_json())
         slots = Slots(devices, config.threads, run_dir / "slots")
         with Lineage(run_dir) as lineage:
             result = _run(config, founder, data, lineage, slots, report or _silent)
-        if not has_own_data(run_dir):  # those of a preset can be had again
+        if not read_task(run_dir).is_own:  # those of a preset can be had again
             (run_dir / DATA).unlink(missing_ok=True)
     return result
 
@@ -104,32 +102,24 @@ def _run(
         raise
 
 
-def _begin(
-    run_dir: Path,
-    config: Config,
-    task: Task | None,
-    founder: Genome | None,
-    weights: Mapping[str, Tensor] | None,
-) -> None:
-    """Stores all that a run starts from, so that it can be resumed at any time.
+def load_config(run_dir: Path) -> Config:
+    """The configuration of a run, from its folder.
 
     Raises:
-        ConfigError: When the folder holds a run, or the founder does not fit the data.
+        ConfigError: When there is none, or it is damaged.
     """
-    if (run_dir / CONFIG).exists():
-        raise ConfigError(f"run_dir: {run_dir} holds a run already; resume it, or choose another folder")
-    founder = founder or PRESETS[config.preset].founder()
-    data = _shared_data(config, run_dir) if task is None else task
-    _check_fit(founder, data)
-    if task is not None:
-        save_task(task, run_dir / DATA)
-    write_whole(run_dir / TASK, task_record(data, is_own=task is not None))
-    write_whole(run_dir / FOUNDER, founder.to_json())
-    if weights is not None:
-        save_file({name: value.contiguous() for name, value in weights.items()}, run_dir / START)
+    path = run_dir / CONFIG
+    try:
+        return dataclasses.replace(Config.from_json(path.read_bytes()), run_dir=run_dir)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"{run_dir} is no run folder: it holds no {CONFIG}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
-def _resumed(config: Config) -> Config:
+def resumed(config: Config) -> Config:
     """The configuration that a run goes on with.
 
     Raises:
@@ -143,34 +133,8 @@ def _resumed(config: Config) -> Config:
     return config
 
 
-def load_config(run_dir: Path) -> Config:
-    """The configuration of a run, from its folder.
-
-    Raises:
-        ConfigError: When there is none, or it is damaged.
-    """
-    path = run_dir / CONFIG
-    try:
-        return dataclasses.replace(Config.from_json(path.read_bytes()), run_dir=run_dir)
-    except OSError:
-        raise ConfigError(f"{run_dir} is no run folder: it holds no {CONFIG}") from None
-
-
 def _silent(_: Progress) -> None:
     pass
-
-
-def stored_founder(run_dir: Path) -> Genome:
-    """The founder of a run, from its folder.
-
-    Raises:
-        LineageError: When its genome is missing or damaged.
-    """
-    path = run_dir / FOUNDER
-    try:
-        return Genome.from_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise LineageError(f"{path} is damaged: {error}") from None
 
 
 def free_folder(preset: PresetName) -> Path:
@@ -179,23 +143,29 @@ def free_folder(preset: PresetName) -> Path:
     Raises:
         ConfigError: When it cannot be made.
     """
+    _make_folder(Path("runs"))
     for number in count(1):
         run_dir = Path("runs") / f"{preset}-{number:03d}"
-        try:
-            run_dir.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise ConfigError(f"run_dir: {run_dir} cannot be written: {error.strerror}") from None
-        break
+        if not run_dir.exists() and _make_folder(run_dir):
+            break
     return run_dir
 
 
-def _make_folder(run_dir: Path) -> None:
+def _make_folder(path: Path) -> bool:
+    """Makes a folder unless it is there; returns whether it had to.
+
+    Raises:
+        ConfigError: When it cannot be made.
+    """
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True)
+    except FileExistsError:
+        if not path.is_dir():
+            raise ConfigError(f"run_dir: expected a folder, got {path}, which is none") from None
+        return False
     except OSError as error:
-        raise ConfigError(f"run_dir: {run_dir} cannot be written: {error.strerror}") from None
+        raise ConfigError(f"run_dir: {path} cannot be written: {error.strerror}") from None
+    return True
 
 
 @contextmanager
@@ -211,31 +181,8 @@ def _only_driver(run_dir: Path) -> Iterator[None]:
     with open(path, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise ConfigError(f"run_dir: another process is evolving in {run_dir}") from None
+        except OSError as error:
+            raise ConfigError(f"run_dir: {path} cannot be locked: {error.strerror}") from None
         yield
-
-
-def _shared_data(config: Config, run_dir: Path) -> Task:
-    """The data of a run, stored where every worker maps them into memory.
-
-    Raises:
-        LineageError: When the user's own are missing or damaged.
-    """
-    path = run_dir / DATA
-    try:
-        return load_task(path)
-    except (OSError, ValueError) as error:
-        if has_own_data(run_dir):
-            raise LineageError(f"{path} is damaged: {error}; resume with the same data as `task`") from None
-    data = load_dataset(config.preset, config.data_dir)
-    save_task(data, path)
-    return data
-
-
-def _check_fit(founder: Genome, task: Task) -> None:
-    if (founder.input_shape, founder.num_classes) != (task.input_shape, task.num_classes):
-        raise ConfigError(
-            f"founder: expected a network from {task.input_shape} to {task.num_classes} classes, as "
-            f"{task.name} needs, got one from {founder.input_shape} to {founder.num_classes}"
-        )

@@ -14,15 +14,21 @@ from rich.text import Text
 from populations.progress import Progress
 
 if TYPE_CHECKING:  # it loads torch, and the first line is to be seen before
-    from populations.results import Entry, Result
+    from populations.results import Result
+    from populations.survivors import Entry
 
 
 class Screen:
-    """Live progress on a terminal; elsewhere one plain line per generation."""
+    """Live progress on a terminal; elsewhere one plain line per generation.
+
+    Attributes:
+        last: What was shown last; None before anything was.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.live: Live | None = None
+        self.last: Progress | None = None
 
     def __enter__(self) -> Screen:
         if self.console.is_terminal:
@@ -36,6 +42,7 @@ class Screen:
 
     def show(self, progress: Progress) -> None:
         """Shows how far the run is."""
+        self.last = progress
         if self.live is not None:
             self.live.update(as_table(progress), refresh=True)
         elif progress.children_done == progress.children:

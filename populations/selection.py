@@ -39,13 +39,13 @@ class Judge:
     def __init__(self, config: Config, num_validation: int) -> None:
         self.config, self.num_validation = config, num_validation
 
-    def _by(self, is_polished: bool) -> Judgement:
+    def _by(self, is_taught: bool) -> Judgement:
         """The loss says more, but where smoothed targets or a teacher made it rise while errors fell."""
-        is_taught = self.config.recipe.label_smoothing > 0 or (is_polished and self.config.distill > 0)
-        return "soft_error" if is_taught else "loss"
+        is_smooth = self.config.recipe.label_smoothing > 0 or (is_taught and self.config.distill > 0)
+        return "soft_error" if is_smooth else "loss"
 
     def members(
-        self, individuals: Sequence[Individual], generation: int, is_polished: bool = False
+        self, individuals: Sequence[Individual], generation: int, is_taught: bool = False
     ) -> list[Member]:
         """Individuals with their fitness on this generation's draw of the validation examples.
 
@@ -55,22 +55,24 @@ class Judge:
         Args:
             individuals: Who competes.
             generation: Number of the draw.
-            is_polished: Whether some of them were polished.
+            is_taught: Whether some of them may have learned from a teacher.
         """
         rng = random.Random(derive_seed(self.config.seed, "fold", generation))
         size = max(1, round(FOLD * self.num_validation))
         fold = sum(1 << i for i in rng.sample(range(self.num_validation), size))
         objective, floor = self.config.objective, self.config.accuracy_floor
-        by = self._by(is_polished)
+        by = self._by(is_taught)
         accuracies = estimated_accuracies(individuals, self.num_validation, fold, by)
         return [Member(i, objective, floor, a) for i, a in zip(individuals, accuracies, strict=True)]
 
-    def parents(self, individuals: Sequence[Individual], generation: int) -> list[Member]:
+    def parents(
+        self, individuals: Sequence[Individual], generation: int, is_taught: bool = False
+    ) -> list[Member]:
         """Members; where NSGA-II mates them, their fitness also knows how crowded it is on its front.
 
         The cheap end is never crowded, as in NSGA-II; the costly end is as crowded as its place.
         """
-        members = self.members(individuals, generation)
+        members = self.members(individuals, generation, is_taught)
         if self.config.objective == "pareto":
             for front in tools.sortLogNondominated(members, len(members)):  # not quadratic
                 tools.emo.assignCrowdingDist(front)
@@ -82,10 +84,10 @@ class Judge:
         individuals: Sequence[Individual],
         generation: int,
         toolbox: base.Toolbox,
-        is_polished: bool = False,
+        is_taught: bool = False,
     ) -> list[Individual]:
         """The survivors of a generation, by DEAP."""
-        pool = self.members(individuals, generation, is_polished)
+        pool = self.members(individuals, generation, is_taught)
         with global_random(derive_seed(self.config.seed, "select", generation)):
             return [member.individual for member in toolbox.select(pool)]
 
@@ -106,28 +108,26 @@ class Judge:
             generation: Number of the polish.
             toolbox: Of `make_toolbox`.
         """
-        survivors = self.select([*others, *polished], generation, toolbox, is_polished=True)
+        survivors = self.select([*others, *polished], generation, toolbox, is_taught=True)
         ids = {individual.id for individual in polished}
         return [*polished, *(i for i in survivors if i.id not in ids)][: self.config.parents]
 
-    def front(self, population: Sequence[Individual], is_polished: bool = False) -> list[Individual]:
+    def front(self, population: Sequence[Individual], is_taught: bool = False) -> list[Individual]:
         """The Pareto front by accuracies drawn towards what is expected, by rising FLOPs."""
-        floor, pairs = self.config.accuracy_floor, self._estimated(population, is_polished)
+        floor, pairs = self.config.accuracy_floor, self._estimated(population, is_taught)
         able = [pair for pair in pairs if pair[1] >= floor] or pairs
         return [individual for individual, _ in pareto_front(able, _accuracy, _flops)]
 
-    def promising(self, population: Sequence[Individual]) -> list[Individual]:
+    def promising(self, population: Sequence[Individual], is_taught: bool = False) -> list[Individual]:
         """Who spans the front; nobody is left out because another one was lucky."""
-        pairs = self._estimated(population, is_polished=False)
+        pairs = self._estimated(population, is_taught)
         tolerance = chance_of([accuracy for _, accuracy in pairs], self.num_validation)
         spread = spread_front(pairs, _accuracy, _flops, tolerance, self.config.polished)
         return [individual for individual, _ in spread]
 
-    def _estimated(
-        self, population: Sequence[Individual], is_polished: bool
-    ) -> list[tuple[Individual, float]]:
+    def _estimated(self, population: Sequence[Individual], is_taught: bool) -> list[tuple[Individual, float]]:
         everything = (1 << self.num_validation) - 1
-        by = self._by(is_polished)
+        by = self._by(is_taught)
         accuracies = estimated_accuracies(population, self.num_validation, everything, by)
         return list(zip(population, accuracies, strict=True))
 

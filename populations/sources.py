@@ -72,7 +72,7 @@ def _find(source: str, input_shape: Shape, num_classes: int, stored: State | Non
     if source in FOUNDERS:
         genome = FOUNDERS[source](input_shape, num_classes)
         made = (stored or {}).get(f"{_scorer(genome).name}.weight")  # it may know other classes
-        return Founder(genome if made is None else FOUNDERS[source](input_shape, len(made)))
+        return Founder(genome if made is None else FOUNDERS[source](input_shape, _rows(made)))
     room, _, name = source.rpartition(":")
     if room == "torchvision":
         return _from_torchvision(name, input_shape, stored)
@@ -107,7 +107,7 @@ def _from_torchvision(name: str, input_shape: Shape, stored: State | None) -> Fo
         stored = {key: value for key, value in stored.items() if not key.startswith(_AUXILIARY)}
     is_torchvisions = stored is not None and stored.keys() == own.keys()
     if stored is not None and is_torchvisions:
-        others = [len(value) for key, value in stored.items() if value.shape != own[key].shape]
+        others = [_rows(value) for key, value in stored.items() if value.shape != own[key].shape]
         if others:  # it was made for another number of classes
             net = get_model(name, weights=None, num_classes=others[-1], **options)
         try:
@@ -181,6 +181,11 @@ def _fitted(genome: Genome, state: State, renewed: frozenset[str], seed: int, so
     return {name: value.contiguous() for name, value in fresh.items()}
 
 
+def _rows(value: Tensor) -> int:
+    """Outputs that a weight makes; 0 for a number, which is no weight."""
+    return value.shape[0] if value.ndim else 0
+
+
 def _state_of(survivor: Survivor) -> State:
     """Its weights, if they are the recorded ones."""
     model = build(survivor.genome)
@@ -194,4 +199,6 @@ def _read(path: Path) -> State:
     except OSError as error:
         raise ConfigError(f"weights {path} cannot be read: {error.strerror}") from None
     except SafetensorError as error:
-        raise ConfigError(f"weights {path} are damaged: {error}") from None
+        raise ConfigError(
+            f"weights {path}: expected a sound safetensors file (safetensors.torch.save_file): {error}"
+        ) from None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
 
 from evo_topo.genome import Genome
+from evo_topo.splits import SPLITS
 from evo_topo.task import Task
 from populations.config import ConfigError
 from populations.individual import Individual
@@ -15,8 +18,53 @@ from populations.lineage import line_of_descent, load_run
 from populations.orders import weights_path
 from populations.records import LineageError
 
+T = TypeVar("T")
 TASK = "task.json"
 FRONT = "front.json"
+
+
+class Entry(Struct, frozen=True):
+    """A measured network, as ``front.json`` lists it.
+
+    Attributes:
+        id: The individual's id; the founder's is 0, also where it was trained longer for comparison.
+        accuracy: Validation accuracy.
+        test_accuracy: Test accuracy, measured once, at the end.
+        macs: Multiply-accumulates for one example.
+        flops: 2 x MACs.
+        params: Trainable parameters.
+        genome: The network as data (JSON object).
+    """
+
+    id: int
+    accuracy: float
+    test_accuracy: float
+    macs: int
+    flops: Annotated[int, Meta(ge=1)]
+    params: int
+    genome: dict[str, Any]
+
+
+class TaskRecord(Struct, frozen=True):
+    """What a run tells of its data, as ``task.json`` holds it.
+
+    Attributes:
+        name: Its name.
+        input_shape: Shape of one input.
+        num_classes: Number of classes.
+        mean: Per channel, of the raw inputs.
+        std: The same for the standard deviation.
+        examples: Numbers of training, validation and test examples.
+        is_own: Whether the data are the user's own, which nobody can load again.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    examples: tuple[int, int, int]
+    is_own: bool
 
 
 class Survivor(NamedTuple):
@@ -27,14 +75,14 @@ class Survivor(NamedTuple):
         line: Its line of descent, founder first.
         test_accuracy: Accuracy on the test split; None for one that is not on the front.
         weights: Where its weights are.
-        task: Name, input shape, classes, mean and standard deviation of the data.
+        task: What the run tells of its data.
     """
 
     individual: Individual
     line: list[Individual]
     test_accuracy: float | None
     weights: Path
-    task: dict[str, Any]
+    task: TaskRecord
 
     @property
     def genome(self) -> Genome:
@@ -42,22 +90,44 @@ class Survivor(NamedTuple):
         return self.individual.genome
 
 
-def task_record(task: Task, is_own: bool) -> str:
-    """What an exported network must tell of its data, as JSON text.
+def record_of(task: Task, is_own: bool) -> TaskRecord:
+    """What there is to tell of the data of a run.
 
     Args:
         task: The data.
-        is_own: Whether they are the user's own, which nobody can load again.
+        is_own: Whether they are the user's own.
     """
-    record = {
-        "is_own": is_own,
-        "name": task.name,
-        "input_shape": task.input_shape,
-        "num_classes": task.num_classes,
-        "mean": task.mean.tolist(),
-        "std": task.std.tolist(),
-    }
-    return json.dumps(record, indent=1) + "\n"
+    train, validation, test = (len(getattr(task, split).targets) for split in SPLITS)
+    return TaskRecord(
+        task.name,
+        tuple(task.input_shape),
+        task.num_classes,
+        tuple(task.mean.tolist()),
+        tuple(task.std.tolist()),
+        (train, validation, test),
+        is_own,
+    )
+
+
+def read_task(run_dir: Path) -> TaskRecord:
+    """What a run tells of its data.
+
+    Raises:
+        LineageError: When that is missing or damaged.
+    """
+    return _read(run_dir / TASK, TaskRecord)
+
+
+def read_front(run_dir: Path) -> list[Entry]:
+    """The measured front of a finished run.
+
+    Raises:
+        LineageError: When it is missing or damaged.
+    """
+    front = _read(run_dir / FRONT, list[Entry])
+    if not front:
+        raise LineageError(f"{run_dir / FRONT} is damaged: it lists nobody")
+    return front
 
 
 def find_survivor(run_dir: Path, pick: str) -> Survivor:
@@ -73,12 +143,11 @@ def find_survivor(run_dir: Path, pick: str) -> Survivor:
         LineageError: When the folder holds no run, or a damaged one.
     """
     individuals = {individual.id: individual for individual in load_run(run_dir)}
-    front = _read_json(run_dir / FRONT) if (run_dir / FRONT).exists() else []
-    try:
-        measured = {int(entry["id"]): float(entry["test_accuracy"]) for entry in front}
-        members = [individuals[id_] for id_ in measured]
-    except (KeyError, TypeError, ValueError) as error:
-        raise LineageError(f"{run_dir / FRONT} is damaged: {error!r}") from None
+    front = read_front(run_dir) if (run_dir / FRONT).exists() else []
+    measured = {entry.id: entry.test_accuracy for entry in front}
+    if unknown := sorted(measured.keys() - individuals.keys()):
+        raise LineageError(f"{run_dir / FRONT} is damaged: the lineage holds no {unknown}")
+    members = [individuals[id_] for id_ in measured]
     if pick in ("best", "knee"):
         if not members:
             raise ConfigError(f"{run_dir} is not finished: it holds no {FRONT} to pick from; name an id")
@@ -91,19 +160,9 @@ def find_survivor(run_dir: Path, pick: str) -> Survivor:
     if not weights.is_file():
         kept = sorted(id_ for id_ in individuals if weights_path(run_dir, id_).is_file())
         raise ConfigError(f"individual {chosen.id} did not survive: its weights are gone; kept are {kept}")
-    task = _read_json(run_dir / TASK) if (run_dir / TASK).exists() else {}
+    task = read_task(run_dir)
     line = line_of_descent(list(individuals.values()), chosen.id)
     return Survivor(chosen, line, measured.get(chosen.id), weights, task)
-
-
-def has_own_data(run_dir: Path) -> bool:
-    """Whether a run is on the user's own data, rather than on those of its preset.
-
-    Raises:
-        LineageError: When its record of them is damaged.
-    """
-    record = _read_json(run_dir / TASK) if (run_dir / TASK).exists() else {}
-    return bool(isinstance(record, dict) and record.get("is_own"))
 
 
 def knee(front: list[Individual]) -> Individual:
@@ -126,8 +185,10 @@ def _accuracy(individual: Individual) -> float:
     return individual.outcome.accuracy or 0.0
 
 
-def _read_json(path: Path) -> Any:
+def _read(path: Path, kind: type[T]) -> T:
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise LineageError(f"{path} cannot be read: {error.strerror}") from None
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise LineageError(f"{path} is damaged: {error}") from None

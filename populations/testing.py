@@ -7,6 +7,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from evo_topo.genome import Genome
 from evo_topo.recipe import Recipe
 from populations.development import measure_on_test
@@ -64,7 +66,8 @@ def accuracies_on_test(
     ]
     try:
         return {order.id: value for order, value in run_tasks(measure_on_test, orders, slots)}
-    except BrokenProcessPool:
+    except (BrokenProcessPool, MemoryError, torch.OutOfMemoryError):
         raise EvolutionError(
-            "a worker process died while the test split was read; resume the run, which reads it again"
+            "a worker process died, or had no memory, while the test split was read; resume the run, which "
+            "reads it again"
         ) from None

@@ -48,7 +48,8 @@ class Crew:
 
     Args:
         slots: Devices and threads.
-        task: How a worker develops one; must return ordinary failures as values.
+        task: How a worker develops one; must return a child's own failures as values. What it raises, as of a
+            disk that fails, ends the run.
     """
 
     def __init__(self, slots: Slots, task: Callable[[Order, str], Outcome] = develop) -> None:
@@ -84,19 +85,23 @@ class Crew:
         if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
             yield from self._recover()
             return
-        for future in done:
+        for future in sorted(done, key=_has_failed):  # what is finished is stored before an error ends all
             yield self._running.pop(future), future.result()
 
     def _recover(self) -> Iterator[tuple[Order, Outcome]]:
         """After the pool died: what had finished, then the others one at a time."""
         wait(self._running)  # a broken pool breaks all of its futures at once
         running, self._running = self._running, {}
-        suspects = []
+        suspects, failed = [], []
         for future, order in running.items():
             if future.exception() is None:
                 yield order, future.result()
-            else:
+            elif isinstance(future.exception(), BrokenProcessPool):
                 suspects.append(order)
+            else:
+                failed.append(future)
+        for future in failed:
+            future.result()  # raises what it raised
         for order in suspects:
             yield order, self._develop_alone(order)
 
@@ -108,6 +113,10 @@ class Crew:
             with suppress(BrokenProcessPool):
                 return _submit(self.task, order, self.slots).result()
         return order.read_outcome() or Outcome("crashed", f"its worker process died {ATTEMPTS} times")
+
+
+def _has_failed(future: Future[Outcome]) -> bool:
+    return future.exception() is not None
 
 
 def _broken() -> Future[Outcome]:

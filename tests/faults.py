@@ -38,3 +38,23 @@ def grows(order: int, device: str) -> int:
     time.sleep(0.6)
     _kept.append(b"x" * 160_000_000)
     return os.getpid()
+
+
+def dies_when_measuring(order: Order, device: str) -> float:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0.0
+
+
+def alone(folder: str, device: str) -> str:
+    """Notices where another task holds its device."""
+    path = Path(folder) / f"held-{device.replace(':', '-')}"
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    time.sleep(0.2)
+    path.unlink()
+    return device
+
+
+def fails_at_zero(order: Order, device: str) -> Outcome:
+    if order.id == 0:
+        raise OSError("no space left")
+    return Outcome("ok")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,18 @@ def test_every_package_is_installed():
         listed = tomllib.load(file)["tool"]["setuptools"]["packages"]
     packages = {name for name, path in modules().items() if path.name == "__init__.py"}
     assert set(listed) == packages
+
+
+@pytest.mark.parametrize("package", ["evo_topo", "populations"])
+def test_every_public_name_is_there(package):
+    module = import_module(package)
+    assert all(getattr(module, name) is not None for name in module.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = module.nonsense
+
+
+def test_the_loop_knows_no_screen():
+    used = {
+        name.split(".")[0] for module in reachable("populations.run") for name in imports(modules()[module])
+    }
+    assert not used & {"rich", "tyro"}

@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +9,10 @@ import pytest
 
 import run
 from evo_topo.cost import count_macs
+from populations.lineage import load_run
 from populations.presets import PRESETS
-from tests.small import small_config, small_founder
+from populations.starting import begin
+from tests.small import small_config, small_founder, small_task
 
 ROOT = Path(run.__file__).parent
 SMALL = (
@@ -20,6 +24,12 @@ OPTIONS = (
     "--generations --parents --offspring --seed --workers --devices --minutes --objective --data-dir "
     "--run-dir --resume --dry-run --founder --weights --export --pick --to"
 )
+
+
+def stored_start(run_dir: Path) -> None:
+    """What a run leaves before its founder is trained."""
+    begin(run_dir, small_config(run_dir), small_task(), small_founder(), None)
+    (run_dir / "config.json").write_text(small_config(run_dir).to_json())
 
 
 def call(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -106,7 +116,8 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
         (["--founder", "vgg19", "--dry-run"], "at least 16 x 16, got inputs of shape (1, 8, 8)"),
     ],
 )
-def test_bad_requests_end_in_one_message_and_code_2(arguments, message, capsys):
+def test_bad_requests_end_in_one_message_and_code_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     try:
         code = run.main(arguments)
     except SystemExit as stop:
@@ -116,11 +127,11 @@ def test_bad_requests_end_in_one_message_and_code_2(arguments, message, capsys):
     text = " ".join((captured.out + captured.err).replace("│", " ").split())
     assert message in text
     assert "Traceback" not in text
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def test_a_damaged_run_is_refused(tmp_path, capsys):
-    (tmp_path / "config.json").write_text(small_config(tmp_path).to_json())
-    (tmp_path / "founder-genome.json").write_text(PRESETS["digits"].founder().to_json())
+    stored_start(tmp_path)
     (tmp_path / "lineage.db").write_bytes(b"this is no database" * 100)
     assert run.main(["--resume", "--run-dir", str(tmp_path)]) == 2
     assert "cannot be opened: file is not a database" in capsys.readouterr().err
@@ -138,7 +149,51 @@ def test_defaults_come_from_the_preset_and_from_the_stored_run(tmp_path):
 
 
 def test_the_plan_of_a_run_to_resume_has_its_own_founder(tmp_path, capsys):
-    (tmp_path / "config.json").write_text(small_config(tmp_path).to_json())
-    (tmp_path / "founder-genome.json").write_text(small_founder().to_json())
+    stored_start(tmp_path)
     assert run.main(["--dry-run", "--resume", "--run-dir", str(tmp_path)]) == 0
-    assert f"{count_macs(small_founder()):,} MACs" in capsys.readouterr().out
+    plan = capsys.readouterr().out
+    assert f"{count_macs(small_founder()):,} MACs" in plan
+    assert "256 train, 128 validation, 100 test examples" in plan
+    assert run.main(["--dry-run", "--run-dir", str(tmp_path)]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_and_what_follows_ends_as_if_nothing_had_happened(tmp_path):
+    # a signal may be ignored where pytest runs in the background
+    code = "import signal, sys, run; signal.signal(2, signal.default_int_handler); "
+    code += "sys.exit(run.main(sys.argv[1:]))"
+    options = ["digits", *SMALL.replace("--generations 1", "--generations 2").split()]
+    command = [sys.executable, "-c", code, *options, "--run-dir", str(tmp_path / "a")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("evolving: generation 1/2"):
+                break
+        os.killpg(process.pid, signal.SIGINT)  # all of the group, as a terminal does
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"go on with: python run.py --resume --run-dir {tmp_path / 'a'}" in err
+    assert "Traceback" not in err
+    resumed, whole = (
+        call("--resume", "--run-dir", tmp_path / "a"),
+        call(*options, "--run-dir", tmp_path / "b"),
+    )
+    assert (resumed.returncode, whole.returncode) == (0, 0)
+    fronts = [json.loads((tmp_path / name / "front.json").read_text()) for name in "ab"]
+    assert fronts[0] == fronts[1]
+
+
+@pytest.mark.slow
+def test_neither_hash_seed_nor_workers_change_the_lineage(tmp_path):
+    for name, (seed, workers) in {"a": ("1", 1), "b": ("2", 6)}.items():
+        command = [sys.executable, "run.py", "digits", *SMALL.split(), "--workers", str(workers)]
+        command += ["--run-dir", str(tmp_path / name)]
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    one, other = (load_run(tmp_path / name) for name in "ab")
+    assert [(i.edit, i.genome, i.outcome.weights_sha256) for i in one] == [
+        (i.edit, i.genome, i.outcome.weights_sha256) for i in other
+    ]

@@ -121,6 +121,8 @@ def main(
         weights: Safetensors file of the trained founder: read where it exists, otherwise written.
         out: Folder for criteria.json; the figure goes to its `figures`.
     """
+    if examples < 1:
+        raise ValueError(f"examples: expected at least 1, got {examples}")
     task = load_dataset(preset, data_dir)
     genome, recipe = PRESETS[preset].founder(), PRESETS[preset].config.recipe
     recipe = dataclasses.replace(recipe, examples=training_examples)

@@ -111,9 +111,18 @@ def _mean_and_range(cells: Sequence[Cell]) -> str:
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """The cells of an earlier run, one JSON object a line."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    return [msgspec.json.decode(line, type=Cell) for line in lines]
+    """The cells of an earlier run, one JSON object a line.
+
+    Raises:
+        ValueError: When a line is none.
+    """
+    cells = []
+    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], start=1):
+        try:
+            cells.append(msgspec.json.decode(line, type=Cell))
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            raise ValueError(f"{path}, line {number}: expected a cell: {error}; remove the line") from None
+    return cells
 
 
 def main(
@@ -140,6 +149,8 @@ def main(
         out: Folder for the trained networks and for the file that keeps the cells.
         json: Print the cells as JSON instead of the table.
     """
+    if examples < 1:
+        raise ValueError(f"examples: expected at least 1, got {examples}")
     task = load_dataset("fashion-mnist", data_dir)
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"oneshot-{training_examples}-{examples}.jsonl"

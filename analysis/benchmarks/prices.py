@@ -190,6 +190,8 @@ def main(
         weights: Safetensors file of the trained network: read where it exists, otherwise written.
         out: Folder for the JSON file.
     """
+    if examples < 2 or min(units, steps) < 0 or seeds < 1:
+        raise ValueError("expected two examples, no fewer units and steps than 0, and one seed at least")
     data, make = NETWORKS[network]
     task, genome = load_dataset(data, data_dir), make()
     recipe = Recipe(examples=training_examples, batch_size=64, learning_rate=0.05)

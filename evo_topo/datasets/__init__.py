@@ -101,7 +101,8 @@ def _roots(data_dir: Path | None) -> list[Path]:
     named = os.environ.get("EVO_TOPO_DATA")
     folders = [data_dir, Path(named) if named else None]
     folders += [torch_home / "datasets" / "vision", Path("data")]
-    return [folder.expanduser() for folder in folders if folder is not None]
+    # os.path leaves a user that is not known as it stands; Path raises
+    return [Path(os.path.expanduser(folder)) for folder in folders if folder is not None]
 
 
 def _not_found(name: str, roots: list[Path], failure: str) -> str:

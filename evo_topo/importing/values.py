@@ -144,6 +144,8 @@ def _find_window(numbers: Tensor, shape: Shape) -> list[AnyOp] | None:
     ]
     before = tuple([-start for start in starts])
     after = tuple([end - extent for end, extent in zip(ends, shape[1:], strict=True)])
+    if max(after) > 0:  # a view of other extents, which happens to go on row by row
+        return None
     counts = [(extent - 1) // step + 1 for extent, step in zip(shape[1:], steps, strict=True)]
     if any(before) or counts != list(numbers.shape[1:]):
         ops.append(Pad(before, after))

@@ -13,6 +13,7 @@ from analysis.benchmarks.throughput import (
     ThroughputInfo,
     command,
     draw_throughput,
+    measure,
     throughput_table,
     worker_gains,
 )
@@ -72,3 +73,10 @@ def test_bad_input_ends_in_one_message(
         command([*options, "--out", str(tmp_path)])
     assert error.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_rate_is_measured() -> None:
+    ours, plain = measure(["0.5 M"], ["evo_topo", "plain"], 1, "cpu", 256, 1)
+    assert ours.ratio == 1
+    assert plain.ratio == pytest.approx(ours.examples_per_second / plain.examples_per_second)

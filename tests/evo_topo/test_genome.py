@@ -360,3 +360,14 @@ def test_what_could_not_be_read_back_is_refused_at_once(make):
 def test_no_convolution_has_no_groups():
     with pytest.raises(OpError, match="groups 0"):
         Conv(4, (3,), groups=0)
+
+
+def test_equal_operations_of_other_types_are_told_apart():
+    for bias in (1, True, 1, True):  # equal, and one JSON cannot be read back
+        net = Sketch(4)
+        x = net.add(Linear(3, bias=bias), net.input)
+        if bias is True:
+            assert net.finish(x)
+        else:
+            with pytest.raises(GenomeError, match="Expected `bool`"):
+                net.finish(x)

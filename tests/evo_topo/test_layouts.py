@@ -88,3 +88,18 @@ def test_sums_that_share_their_terms_are_looked_at_once():
         one, other = net.add(Add(), one, other), net.add(Multiply(), one, other)
     model = build(net.end(net.add(Concat(), one, other)))
     assert len(keep_layouts(model)) == 3  # the two convolutions, and the pooling before the Flatten
+
+
+def test_modules_that_make_several_values_are_passed_by():
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(4, 3, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            made, _ = self.lstm(x)
+            return torch.flatten(made, 1)
+
+    model = torch.fx.symbolic_trace(Recurrent())
+    keep_layouts(model)
+    model(torch.randn(2, 5, 4)).sum().backward()

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from evo_topo import build, count_macs, count_params
+from evo_topo import build, count_bops, count_macs, count_params
+from evo_topo.ops import Conv
 from populations.classics import FOUNDERS
 
 PUBLISHED = {
@@ -39,8 +40,14 @@ def test_founders_fit_every_image_set(name):
     assert build(genome).eval()(torch.randn(2, *shape)).shape == (2, 100)
 
 
-@pytest.mark.parametrize("name", ["lenet5", "vgg19", "mobilenet_v2", "squeezenet"])
+@pytest.mark.parametrize("name", ["lenet5", "vgg19", "mobilenet_v2", "squeezenet", "binarynet"])
 @pytest.mark.parametrize("shape", [(8,), (1, 100), (3, 4, 4)])
 def test_founders_for_images_say_what_they_read(name, shape):
     with pytest.raises(ValueError, match=f"founder {name} reads images"):
         FOUNDERS[name](shape, 3)
+
+
+def test_all_but_the_ends_of_binarynet_is_binary():
+    genome = FOUNDERS["binarynet"]((3, 32, 32), 10)
+    assert [node.op.binary for node in genome.nodes if isinstance(node.op, Conv)] == [False] + [True] * 5
+    assert count_macs(genome) == 32 * 32 * 3 * 64 * 9 + 256 * 10 + count_bops(genome) // 64

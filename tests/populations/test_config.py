@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,24 @@ def test_resuming_may_change_only_what_does_not_breed():
 def test_nobody_is_taught_without_a_polish():
     with pytest.raises(ConfigError, match="distill: expected 0 where nobody is polished"):
         small_config(polish_examples=0, distill=0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: found.pop("outward"), "outward: missing"),
+        (lambda found: found.update(generatons=5), "generatons: unknown"),
+        (lambda found: found["recipe"].pop("flip"), "recipe.flip: missing"),
+        (lambda found: found.update(recipe=3), "recipe"),
+    ],
+)
+def test_a_configuration_is_read_as_it_was_written_or_not_at_all(change, message):
+    found = json.loads(small_config().to_json())
+    change(found)
+    with pytest.raises(ConfigError, match=message):
+        Config.from_json(json.dumps(found))
+
+
+def test_seeds_are_those_that_torch_takes():
+    with pytest.raises(ConfigError, match="seed: expected a whole number of 64 bits"):
+        small_config(seed=2**64)

@@ -1,15 +1,20 @@
 import dataclasses
 import fcntl
+import itertools
 import json
+import shutil
 import sqlite3
 import statistics
+from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from evo_topo import Genome
-from evo_topo.recipe import Recipe
+from evo_topo.splits import Split
 from populations import evolve, load_run
+from populations.births import order_for
 from populations.config import ConfigError
 from populations.dispatch import EvolutionError
 from populations.founders import conv_net
@@ -18,7 +23,10 @@ from populations.individual import Individual
 from populations.lineage import Lineage, replay
 from populations.progress import Progress
 from populations.records import LineageError
+from populations.reference import REFERENCE_ID
 from populations.run import free_folder, load_config
+from populations.testing import accuracies_on_test
+from tests import faults
 from tests.small import small_config, small_founder, small_task
 
 
@@ -215,33 +223,134 @@ def test_a_second_driver_changes_nothing(finished):
 def test_folders_are_numbered_and_each_is_taken_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert [free_folder("digits").name for _ in range(2)] == ["digits-001", "digits-002"]
+    shutil.rmtree("runs")
+    Path("runs").symlink_to("no/such/disk")
+    with pytest.raises(ConfigError, match="expected a folder, got runs"):
+        free_folder("digits")
 
 
 def test_a_start_that_is_refused_leaves_no_run(tmp_path):
     config = small_config(tmp_path / "run", generations=1, compare=False)
     with pytest.raises(ConfigError, match="founder: expected"):
         evolve(config, small_task(), conv_net((3, 8, 8), 10, (4,), (1,)))
+    assert not (tmp_path / "run").exists()
     assert evolve(config, small_task(), small_founder()).front
 
 
 def test_own_data_that_are_gone_are_not_replaced(tmp_path):
     config = small_config(tmp_path / "run", generations=1, compare=False)
     evolve(config, small_task(), small_founder())
-    (tmp_path / "run" / "data.safetensors").unlink()
+    data, longer = tmp_path / "run" / "data.safetensors", dataclasses.replace(config, generations=2)
+    data.unlink()
     with pytest.raises(LineageError, match="resume with the same data"):
-        evolve(dataclasses.replace(config, generations=2), resume=True)
+        evolve(longer, resume=True)
+    other = dataclasses.replace(small_task(), mean=small_task().mean + 1)
+    with pytest.raises(LineageError, match="the data that the run was begun with"):
+        evolve(longer, other, resume=True)
+    assert not data.exists()
+    assert evolve(longer, small_task(), resume=True).front
+    assert data.exists()
 
 
-def test_failing_children_are_recorded_and_the_run_goes_on(tmp_path):
-    # at this learning rate some children diverge, and the founder, at a first small dose, does not
-    recipe = Recipe(examples=640, batch_size=8, learning_rate=1.5, warmup=0.0, calibration_examples=128)
-    config = small_config(
-        tmp_path / "wild", recipe=recipe, founder_examples=8, generations=1, offspring=6, accuracy_floor=0.0
-    )
-    result = evolve(config, small_task(), conv_net((1, 8, 8), 10, (6,), (1,)))
-    outcomes = [i.outcome for i in load_run(result.run_dir)]
-    assert len(outcomes) >= 7
-    assert all(o.reason for o in outcomes if o.status != "ok")
+def test_a_run_on_the_data_of_its_preset_takes_no_others(tmp_path):
+    config = small_config(tmp_path / "run", generations=1, compare=False)
+    evolve(config, founder=small_founder())
+    with pytest.raises(ConfigError, match="task: the run is on the data of its preset"):
+        evolve(config, small_task(), resume=True)
+    assert not (tmp_path / "run" / "data.safetensors").exists()
+    (tmp_path / "run" / "task.json").unlink()
+    with pytest.raises(LineageError, match=r"task\.json cannot be read"):
+        evolve(config, resume=True)
+
+
+@pytest.mark.parametrize("name", ["config.json", "lineage.db"])
+def test_a_folder_with_part_of_a_run_is_none_to_begin_in(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match="holds a run already"):
+        evolve(small_config(tmp_path), small_task(), small_founder())
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("front.json", "[]"),
+        ("front.json", '[{"id": "x"}]'),
+        ("front.json", "[" * 10_000),
+        ("founder.json", "null"),
+    ],
+)
+def test_damaged_results_are_named(finished, tmp_path, name, text):
+    run_dir = tmp_path / "copy"
+    shutil.copytree(finished[0].run_dir, run_dir)
+    (run_dir / name).write_text(text)
+    with pytest.raises(LineageError, match=f"{name} is damaged"):
+        evolve(small_config(run_dir, generations=3), resume=True)
+
+
+def test_failing_children_are_recorded_and_the_run_goes_on(tmp_path, monkeypatch):
+    def order(birth, *arguments, **options):
+        made = order_for(birth, *arguments, **options)
+        wild = dataclasses.replace(made.recipe, learning_rate=1e6)
+        return msgspec.structs.replace(made, recipe=wild) if birth.id == 2 else made
+
+    monkeypatch.setattr("populations.dispatch.order_for", order)
+    reports: list[Progress] = []
+    result = evolve(small_config(tmp_path, generations=2), small_task(), small_founder(), reports.append)
+    with Lineage(tmp_path, read_only=True) as lineage:
+        everyone, populations = lineage.individuals(), lineage.populations()
+    assert everyone[2].outcome.status == "diverged"
+    assert "learning rate" in everyone[2].outcome.reason
+    assert reports[-1].failed >= 1
+    assert 2 not in {i for ids in populations.values() for i in ids} | {i.parent for i in everyone}
+    assert result.front
+
+
+def test_the_test_split_decides_nothing_and_is_read_once(finished, tmp_path, monkeypatch):
+    task, asked = small_task(), []
+    test = Split(task.test.inputs.flip(0), (task.test.targets.flip(0) + 1) % 10)
+
+    def counted(networks, *rest):
+        asked.append([network.id for network in networks])
+        return accuracies_on_test(networks, *rest)
+
+    monkeypatch.setattr("populations.results.accuracies_on_test", counted)
+    config = small_config(tmp_path / "r", generations=3)
+    result = evolve(config, dataclasses.replace(task, test=test), small_founder())
+    assert lineage_of(result.run_dir) == lineage_of(finished[0].run_dir)
+    assert asked == [[*(entry.id for entry in result.front), REFERENCE_ID]]
+    assert [e.test_accuracy for e in result.front] != [e.test_accuracy for e in finished[0].front]
+
+
+def test_a_generation_that_time_cuts_short_is_selected_upon(tmp_path, monkeypatch):
+    answers = itertools.chain([True] * 6, itertools.repeat(False))
+    monkeypatch.setattr("populations.schedule.Schedule.has_time", lambda *_: next(answers))
+    result = evolve(small_config(tmp_path / "r", generations=3), small_task(), small_founder())
+    with Lineage(result.run_dir, read_only=True) as lineage:
+        born = Counter(individual.generation for individual in lineage.individuals())
+        assert (born[1], born[2]) == (4, 2)
+        assert list(lineage.populations()) == [0, 1, 2, 3]  # the last is the polish
+    assert result.front
+
+
+def test_weights_that_cannot_be_written_stop_the_run_which_can_go_on(finished, tmp_path):
+    blocked = tmp_path / "r" / "weights" / "3.safetensors"
+    blocked.mkdir(parents=True)  # no file can take its place, whoever writes
+    config = small_config(tmp_path / "r", generations=3)
+    with pytest.raises(OSError, match=r"3\.safetensors"):
+        evolve(config, small_task(), small_founder())
+    blocked.rmdir()
+    result = evolve(config, resume=True)
+    assert lineage_of(result.run_dir) == lineage_of(finished[0].run_dir)
+
+
+def test_a_worker_that_dies_while_the_test_split_is_read(tmp_path, monkeypatch):
+    config = small_config(tmp_path / "r", generations=1, compare=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("populations.testing.measure_on_test", faults.dies_when_measuring)
+        with pytest.raises(EvolutionError, match="while the test split was read"):
+            evolve(config, small_task(), small_founder())
+    assert evolve(config, resume=True).front
 
 
 def hurdle_of(child: Individual, everyone: list[Individual], populations: dict[int, list[int]], source: int):

@@ -145,4 +145,4 @@ def test_those_who_were_taught_are_judged_by_soft_errors():
     config = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, label_smoothing=0.0))
     judge = Judge(config, COUNT)
     assert everyone[-1] not in judge.front(everyone)
-    assert everyone[-1] in judge.front(everyone, is_polished=True)
+    assert everyone[-1] in judge.front(everyone, is_taught=True)

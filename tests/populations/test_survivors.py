@@ -105,3 +105,15 @@ def test_exports_found_the_next_run(finished, tmp_path):
     model = build(founder.genome)
     model.load_state_dict(founder.state)
     assert torch.isfinite(model(torch.randn(2, 1, 8, 8))).all()
+
+
+def test_an_export_writes_over_nothing_else(finished, tmp_path):
+    before = (finished.run_dir / "config.json").read_text()
+    with pytest.raises(ConfigError, match="expected a folder for the export, got the run folder"):
+        export_survivor(finished.run_dir, "best", finished.run_dir, onnx=False)
+    assert (finished.run_dir / "config.json").read_text() == before
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(ConfigError, match=r"holds a README\.md of something else"):
+        export_survivor(finished.run_dir, "best", tmp_path, onnx=False)
+    for _ in range(2):  # an earlier export is no obstacle
+        export_survivor(finished.run_dir, "best", tmp_path / "out", onnx=False)

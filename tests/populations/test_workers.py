@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import wait
 
 import pytest
 
@@ -73,9 +74,9 @@ def test_a_process_can_end_with_its_parent():
 
 def test_different_devices_are_held_one_at_a_time(tmp_path):
     slots = Slots(("cpu", "cpu:0"), 1, tmp_path)
-    results = [result for _, result in run_tasks(faults.where, list(range(6)), slots)]
-    assert {device for _, _, device in results} <= {"cpu", "cpu:0"}
-    assert (tmp_path / "slot-0.lock").exists()
+    devices = [device for _, device in run_tasks(faults.alone, [str(tmp_path)] * 8, slots)]
+    assert len(devices) == 8
+    assert set(devices) == {"cpu", "cpu:0"}
 
 
 def test_a_child_that_kills_its_worker_once_is_developed_again(tmp_path):
@@ -91,3 +92,14 @@ def test_a_child_that_always_kills_its_worker_fails_alone(tmp_path):
     outcomes = develop_all(orders(tmp_path, 4), slots, faults.dies_always)
     assert {i: outcome.status for i, outcome in outcomes.items()} == {0: "ok", 1: "crashed", 2: "ok", 3: "ok"}
     assert "3 times" in outcomes[1].reason
+
+
+def test_what_is_finished_is_told_before_an_error_ends_all(tmp_path):
+    crew = Crew(Slots(("cpu", "cpu"), 1, tmp_path), faults.fails_at_zero)
+    for order in orders(tmp_path, 2):
+        crew.submit(order)
+    wait(crew._running)  # both are done
+    told = crew.wait()
+    assert next(told)[0].id == 1
+    with pytest.raises(OSError, match="no space"):
+        next(told)

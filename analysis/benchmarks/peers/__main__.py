@@ -120,7 +120,7 @@ def main(
         out: Folder for finished cells, run folders, peers.json and figures.
         tuning: Try the rivals' settings instead, on the validation split, with a seed of its own.
     """
-    if not seeds or not data or not methods or min(minutes, control_minutes) <= 0:
+    if not seeds or not data or not methods or not all(0 < time < 1e6 for time in (minutes, control_minutes)):
         raise ValueError("expected at least one data set, method and seed, and minutes above 0")
     check_installed(methods)
     if tuning:

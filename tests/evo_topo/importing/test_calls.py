@@ -379,3 +379,9 @@ def test_pooling_with_holes_in_one_direction_is_refused():
     net = Body(lambda net, x: F.max_pool2d(x, 2, dilation=(1, 2)))
     with pytest.raises(UnsupportedModuleError, match="dilation"):
         from_module(net.eval(), (2, 7, 6))
+
+
+def test_extents_that_are_only_viewed_anew_are_refused():
+    net = Body(lambda net, x: net.layer(x.view(x.shape[0], x.shape[1], 2, 4)), size=(4, 2))
+    with pytest.raises(UnsupportedModuleError, match="no operation rearranges"):
+        from_module(net.eval(), (2, 4, 2))
