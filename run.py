@@ -29,10 +29,10 @@ class Arguments:
     config: tyro.conf.OmitArgPrefixes[Config]
     """How to evolve."""
 
-    resume: bool = False
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run in --run-dir; options that are left out stay as they were."""
 
-    dry_run: bool = False
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print configuration, data, founder and devices, and stop."""
 
     founder: Optional[str] = None
@@ -58,6 +58,8 @@ def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit code."""
     try:
         arguments = parse(argv)
+        if arguments.export is not None and arguments.dry_run:
+            raise ConfigError("dry_run: it is of runs; leave it out to export")
         if arguments.export is not None:
             print_export(arguments.export, arguments.pick or "knee", arguments.to)
         elif (arguments.pick, arguments.to) != (None, None):
@@ -93,12 +95,13 @@ def parse(argv: list[str]) -> Arguments:
         default = load_config(Path(run_dir))
     if _value_of("--minutes", argv) and not _value_of("--generations", argv):
         default = dataclasses.replace(default, minutes=1.0, generations=None)  # time decides
+    if _value_of("--generations", argv) and not _value_of("--minutes", argv):
+        default = dataclasses.replace(default, minutes=None, generations=1)  # and here, the number
     return tyro.cli(
         Arguments,
         args=argv,
         default=Arguments(config=default),
         prog="run.py",
-        config=(tyro.conf.FlagCreatePairsOff,),
     )
 
 

@@ -157,9 +157,14 @@ def price_edits(
     return prices
 
 
-@lru_cache(maxsize=2)
 def shared_task(path: Path, device: str) -> Task:
     """The run's data, loaded once per process; on the CPU all processes map the same file."""
+    found = path.stat()  # another run may have followed in the same folder
+    return _loaded_task(path, device, (found.st_ino, found.st_mtime_ns, found.st_size))
+
+
+@lru_cache(maxsize=2)
+def _loaded_task(path: Path, device: str, version: tuple[int, int, int]) -> Task:
     return load_task(path).to(device)
 
 

@@ -27,6 +27,7 @@ from populations.generations import Generations
 from populations.hurdles import Outlook, hurdle_for, lowest_losses
 from populations.lineage import Lineage
 from populations.memory import Memory
+from populations.orders import weights_path
 from populations.polish import polish
 from populations.progress import Progress, Report
 from populations.reference import forget_results
@@ -95,8 +96,7 @@ class Evolution:
         spent = max(lineage.seconds().values(), default=0.0)
         self.schedule = Schedule(config, founder, self.memory, len(slots.devices), spent)
         self.dispatch = Dispatch(config, lineage, self.memory, Crew(slots))
-        # a polish has a number as well
-        self._last = None if config.generations is None else config.generations + len(lineage.polished())
+        self.schedule.polished_at = max((lineage.seconds()[g] for g in lineage.polished()), default=0.0)
         self._priced = -1  # the latest generation whose survivors were asked to be priced
         self._circumstances = lru_cache(maxsize=1)(self._circumstances_of)
 
@@ -104,13 +104,30 @@ class Evolution:
         """Evolves until the generations are done or the time is up, then polishes the survivors."""
         if self.generations.last < 0:
             self._found()
+        if self.lineage.polishing() is not None:  # as it was begun, whatever is asked for now
+            self._polish()
         if self._last is None or self.generations.last < self._last:
             self._evolve()
         if self.config.polish_examples and self.generations.last not in self.lineage.polished():
-            phase = "polishing the survivors"
-            self._report(self.generations.last + 1, len(self.generations.finalists.promising), phase)
-            wait = partial(self._wait, phase=phase)
-            polish(self.config, self.generations, self.schedule, self.dispatch, wait)
+            self._polish()
+
+    @property
+    def _last(self) -> int | None:
+        """The last generation that is bred; None where time decides. A polish has a number as well."""
+        generations = self.config.generations
+        return None if generations is None else generations + len(self.lineage.polished())
+
+    def _polish(self) -> None:
+        generation = self.generations.last + 1
+        if self.lineage.polishing() is None:
+            for id_ in self.lineage.begin_polish(generation):
+                weights_path(self.lineage.run_dir, id_).unlink(missing_ok=True)
+            self.memory.drop_from(generation)
+        phase = "polishing the survivors"
+        self._report(generation, len(self.generations.finalists.promising), phase)
+        wait = partial(self._wait, phase=phase)
+        polish(self.config, self.generations, self.schedule, self.dispatch, wait)
+        self.schedule.polished_at = self.schedule.elapsed
 
     def _found(self) -> None:
         self._report(0, 1)

@@ -130,6 +130,29 @@ class Lineage:
         """Numbers of the generations in which survivors only trained on."""
         return {row["generation"] for row in self._rows("SELECT * FROM generation WHERE is_polish")}
 
+    def polishing(self) -> int | None:
+        """The generation in which survivors are being polished; None where that is not begun, or done."""
+        query = "SELECT generation FROM polish WHERE generation NOT IN (SELECT generation FROM generation)"
+        rows = self._rows(query)
+        return rows[0]["generation"] if rows else None
+
+    def begin_polish(self, generation: int) -> list[int]:
+        """Notes durably that a generation is a polish.
+
+        Children that were bred under its number, or later ones, are removed: a run that was stopped has them
+        where it ends earlier than it bred for.
+
+        Returns:
+            Ids of those that were removed.
+        """
+        removed = [
+            row["id"] for row in self._rows(f"SELECT id FROM individual WHERE generation >= {generation}")
+        ]
+        with self._written():
+            self._db.execute("DELETE FROM individual WHERE generation >= ?", (generation,))
+            self._db.execute("INSERT INTO polish VALUES (?)", (generation,))
+        return removed
+
     def unpolished(self) -> set[int]:
         """Ids of the survivors whose polish failed."""
         query = "SELECT parent FROM individual JOIN generation USING (generation) WHERE is_polish"

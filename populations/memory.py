@@ -56,6 +56,14 @@ class Memory:
         if lesson := lesson_of(individual, parent):
             self._lessons.setdefault(generation, []).append(lesson)
 
+    def drop_from(self, generation: int) -> None:
+        """Forgets a generation and all later ones, as if they had never been bred."""
+        for id_ in [i.id for i in self.individuals.values() if i.generation >= generation]:
+            del self.individuals[id_]
+        for by_generation in (self.born, self._last_ids, self._lessons):
+            for late in [number for number in by_generation if number >= generation]:
+                del by_generation[late]
+
     def update(self, individual: Individual) -> None:
         """Remembers more of an individual that is remembered."""
         self.individuals[individual.id] = individual

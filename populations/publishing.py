@@ -144,7 +144,7 @@ def _check_folder(folder: Path) -> None:
     if (folder / DATABASE).exists():
         raise ConfigError(f"to: expected a folder for the export, got the run folder {folder}; name another")
     if not (folder / GENOME).exists():
-        for name in (CARD, SETTINGS):
+        for name in (CARD, SETTINGS, WEIGHTS, SOURCE, PT2, ONNX):
             if (folder / name).exists():
                 raise ConfigError(f"to: {folder} holds a {name} of something else; name another folder")
 

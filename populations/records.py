@@ -57,6 +57,7 @@ CREATE TABLE IF NOT EXISTS generation (
     seconds REAL NOT NULL,
     is_polish INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS polish (generation INTEGER PRIMARY KEY);
 """
 
 _INDIVIDUAL_COLUMNS = (

@@ -16,7 +16,7 @@ from evo_topo.task import Task
 from populations.config import Config, ConfigError, PresetName
 from populations.evolution import Evolution
 from populations.files import write_whole
-from populations.lineage import Lineage
+from populations.lineage import DATABASE, Lineage
 from populations.orders import DATA
 from populations.presets import PRESETS
 from populations.progress import Progress, Report
@@ -73,11 +73,11 @@ def evolve(
                 begin(run_dir, config, task, founder, weights)
             founder = stored_founder(run_dir)
             data = stored_data(config, run_dir, founder, task if resume else None)
+            write_whole(run_dir / CONFIG, config.to_json())
         except BaseException:
             if is_new and not (run_dir / CONFIG).exists():  # nothing is in it that anybody would miss
-                shutil.rmtree(run_dir)
+                shutil.rmtree(run_dir, ignore_errors=True)
             raise
-        write_whole(run_dir / CONFIG, config.to_json())
         slots = Slots(devices, config.threads, run_dir / "slots")
         with Lineage(run_dir) as lineage:
             result = _run(config, founder, data, lineage, slots, report or _silent)
@@ -125,11 +125,17 @@ def resumed(config: Config) -> Config:
     Raises:
         ConfigError: When there is no such run, or it cannot go on so.
     """
-    if config.run_dir is None:
+    run_dir = config.run_dir
+    if run_dir is None:
         raise ConfigError("run_dir: expected the folder of the run to resume, got none")
-    stored = load_config(config.run_dir)
+    stored = load_config(run_dir)
     config = config if config.ahead is not None else dataclasses.replace(config, ahead=stored.ahead)
     config.check_resumable(stored)
+    if config.compare != stored.compare and (run_dir / DATABASE).exists():
+        with Lineage(run_dir, read_only=True) as lineage:
+            begun, generations = lineage.polishing(), [i.generation for i in lineage.individuals()]
+        if begun in generations:  # others would be polished
+            raise ConfigError("compare: the run was stopped while survivors were polished; finish that first")
     return config
 
 

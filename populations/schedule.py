@@ -46,7 +46,12 @@ class Schedule:
         memory: Of the run; its founder is developed before anything but `elapsed` is asked.
         slots: Children developed at once.
         spent: Seconds of earlier sittings.
+
+    Attributes:
+        polished_at: When the last polish ended; 0 before the first.
     """
+
+    polished_at = 0.0
 
     def __init__(self, config: Config, founder: Genome, memory: Memory, slots: int, spent: float) -> None:
         self.config, self.founder, self.memory, self.slots = config, founder, memory, slots
@@ -153,7 +158,7 @@ class Schedule:
         """Seconds that are kept for the last phases."""
         if self.config.minutes is None or not self.config.polish_examples:
             return self.last_seconds(finalists, self.config.polish_examples)
-        return self.config.polish_share * 60 * self.config.minutes
+        return self.config.polish_share * max(0.0, 60 * self.config.minutes - self.polished_at)
 
     def remaining(
         self, finalists: Finalists, done: int, generation: int, children: int, last: int | None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from evo_topo.datasets import load_dataset
 from evo_topo.genome import Genome
+from evo_topo.phenotype import build
 from evo_topo.task import Task
 from evo_topo.task_file import load_task, save_task
 from populations.config import Config, ConfigError
@@ -37,21 +38,24 @@ def begin(
     Args:
         run_dir: Its folder.
         config: Of the run.
-        task: The user's own data; None for those of the preset, or those that lie in the folder.
+        task: The user's own data; None for those that lie in the folder, which are the user's own as well, or
+            else those of the preset.
         founder: Its genome; None for that of the preset.
         weights: State that its training starts from; None for fresh weights.
 
     Raises:
-        ConfigError: When the folder holds a run, or the founder does not fit the data.
+        ConfigError: When the folder holds a run, or the founder fits neither the data nor its weights.
         OSError: When something cannot be written.
     """
     check_free(run_dir)
     founder = founder or PRESETS[config.preset].founder()
-    data = task or _found_data(config, run_dir)
+    data, is_own = task or _found_data(config, run_dir), task is not None or (run_dir / DATA).exists()
     _check_fit(founder, data)
-    if task is not None or not (run_dir / DATA).exists():
+    if weights is not None:
+        _check_state(founder, weights)
+    if task is not None or not is_own:
         save_task(data, run_dir / DATA)
-    record = record_of(data, is_own=task is not None)
+    record = record_of(data, is_own)
     write_whole(run_dir / TASK, msgspec.json.format(msgspec.json.encode(record), indent=1))
     write_whole(run_dir / FOUNDER, founder.to_json())
     (run_dir / START).unlink(missing_ok=True)
@@ -133,6 +137,16 @@ def _found_data(config: Config, run_dir: Path) -> Task:
         raise ConfigError(
             f"run_dir: {path}, which lay there already, is damaged: {error}; remove it"
         ) from None
+
+
+def _check_state(founder: Genome, weights: Mapping[str, Tensor]) -> None:
+    expected = {name: tuple(value.shape) for name, value in build(founder).state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    if wrong := sorted(name for name in expected | found if expected.get(name) != found.get(name)):
+        raise ConfigError(
+            f"weights: expected {wrong[0]} of shape {expected.get(wrong[0], 'none')}, "
+            f"got {found.get(wrong[0], 'none')}"
+        )
 
 
 def _check_fit(founder: Genome, task: Task) -> None:

@@ -111,6 +111,7 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
         (["cifar10", "--data-dir", "no/such/data"], "no/such/data"),
         (["--generatons", "3"], "--generatons"),
         (["--export", "no/such/run"], "no/such/run is no run folder"),
+        (["--export", "no/such/run", "--dry-run"], "leave it out to export"),
         (["--founder", "resnet19", "--dry-run"], "founder 'resnet19': expected one of minimal, mlp"),
         (["--weights", "w.safetensors", "--dry-run"], "name the network that they belong to with --founder"),
         (["--founder", "vgg19", "--dry-run"], "at least 16 x 16, got inputs of shape (1, 8, 8)"),
@@ -146,6 +147,14 @@ def test_defaults_come_from_the_preset_and_from_the_stored_run(tmp_path):
     resumed = run.parse(["--resume", f"--run-dir={tmp_path}", "--generations", "7"]).config
     assert (resumed.seed, resumed.generations) == (9, 7)
     assert run.parse(["--resume", "--run_dir", str(tmp_path)]).config.seed == 9
+    again = ["--resume", f"--run-dir={tmp_path}", "--no-compare"]
+    for _ in range(2):  # the second time it is as stored
+        config = run.parse(again).config
+        assert not config.compare
+        (tmp_path / "config.json").write_text(config.to_json())
+    (tmp_path / "config.json").write_text(small_config(tmp_path, minutes=2.0, generations=None).to_json())
+    resumed = run.parse(["--resume", f"--run-dir={tmp_path}", "--generations", "7"]).config
+    assert (resumed.minutes, resumed.generations) == (None, 7)
 
 
 def test_the_plan_of_a_run_to_resume_has_its_own_founder(tmp_path, capsys):

@@ -81,7 +81,8 @@ class LabelGradients:
     """Criteria made of the per-example gate gradients of the true labels.
 
     Attributes:
-        taylor: Mean of ``|gradient x activation|`` per example (Molchanov et al. 2017, eq. 8).
+        taylor: Mean of ``|gradient x activation|`` per example (Molchanov et al. 2017, eq. 8), summed over a
+            map's places rather than averaged, as layers are compared with one another.
         mean_taylor: ``|mean gradient x activation|``: signs cancel, so little is left.
         empirical_fisher: ``1/2 mean (gradient x activation)^2`` (Theis et al. 2018, eq. 9); neither GGN
             nor Hessian.

@@ -12,7 +12,9 @@ import msgspec
 import pytest
 
 from evo_topo import Genome
+from evo_topo.phenotype import build
 from evo_topo.splits import Split
+from evo_topo.task_file import save_task
 from populations import evolve, load_run
 from populations.births import order_for
 from populations.config import ConfigError
@@ -480,3 +482,67 @@ def test_children_share_a_gpu(tmp_path):
     assert all(i.outcome.prices for i in individuals if i.id in bred_from)
     assert not any(i.outcome.reason for i in individuals if i.outcome.status == "ok")
     assert result.front[-1].test_accuracy > 0.5
+
+
+def stopped_in(run_dir, phase, done, **changes):
+    """A run that is stopped once so many children of a phase are done."""
+
+    def stop(progress: Progress) -> None:
+        if (progress.phase, progress.children_done) == (phase, done):
+            raise Stop
+
+    config = small_config(run_dir, **changes)
+    with pytest.raises(Stop):
+        evolve(config, small_task(), small_founder(), stop)
+    return config
+
+
+def test_a_run_may_end_earlier_than_it_was_bred_for(tmp_path):
+    config = stopped_in(
+        tmp_path / "run", "evolving", 3, generations=3
+    )  # children of the next generation are there
+    result = evolve(dataclasses.replace(config, generations=1), resume=True)
+    with Lineage(result.run_dir, read_only=True) as lineage:
+        assert list(lineage.populations()) in ([0, 1, 2], [0, 1])
+        assert all(
+            i.edit is None for i in lineage.individuals() if i.generation == max(lineage.populations())
+        )
+    assert result.front
+
+
+def test_a_polish_is_finished_as_it_was_begun(finished, tmp_path):
+    config = stopped_in(tmp_path / "run", "polishing the survivors", 1, generations=3)
+    with pytest.raises(ConfigError, match=r"compare: .* finish that first"):
+        evolve(dataclasses.replace(config, compare=False), resume=True)
+    longer = evolve(dataclasses.replace(config, generations=4), resume=True)
+    assert longer.logbook.select("generation") == [0, 1, 2, 3, 4, 5, 6]  # polishes are the 4th and 6th
+    with Lineage(config.run_dir, read_only=True) as lineage:
+        assert lineage.polished() == {4, 6}
+        polished = [i.outcome.weights_sha256 for i in lineage.individuals() if i.generation == 4]
+    with Lineage(finished[0].run_dir, read_only=True) as lineage:
+        assert polished == [i.outcome.weights_sha256 for i in lineage.individuals() if i.generation == 4]
+
+
+def test_weights_that_do_not_fit_the_founder_are_refused_at_once(tmp_path):
+    weights = {name: value[:1] for name, value in build(small_founder()).state_dict().items() if value.ndim}
+    with pytest.raises(ConfigError, match="weights: expected"):
+        evolve(small_config(tmp_path / "run"), small_task(), small_founder(), weights=weights)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_lie_in_the_folder_are_the_users_own(tmp_path):
+    save_task(small_task(), tmp_path / "data.safetensors")
+    config = small_config(tmp_path, generations=1, compare=False)
+    evolve(config, founder=small_founder())
+    assert (tmp_path / "data.safetensors").exists()
+    assert evolve(dataclasses.replace(config, generations=2), resume=True).front
+
+
+def test_a_second_run_in_the_same_folder_has_its_own_data(tmp_path):
+    config = small_config(tmp_path / "run", generations=1, compare=False)
+    first = evolve(config, small_task(), small_founder())
+    shutil.rmtree(tmp_path / "run")  # the workers live on
+    task = small_task()
+    test = Split(task.test.inputs, (task.test.targets + 1) % 10)
+    second = evolve(config, dataclasses.replace(task, test=test), small_founder())
+    assert [e.test_accuracy for e in second.front] != [e.test_accuracy for e in first.front]

@@ -164,3 +164,11 @@ def test_generations_that_train_as_long_are_alike():
         11,
         11,
     ]
+
+
+def test_a_run_that_has_more_time_breeds_again():
+    plan, finalists = timed(30, 900.0, compare=False, polish_share=0.5)
+    assert not plan.has_time(finalists)
+    plan.polished_at = 900.0  # the first half hour's polish had its share
+    assert plan.reserve(finalists) == 450
+    assert plan.has_time(finalists)
