@@ -97,6 +97,7 @@ class Evolution:
         self.schedule = Schedule(config, founder, self.memory, len(slots.devices), spent)
         self.dispatch = Dispatch(config, lineage, self.memory, Crew(slots))
         self.schedule.polished_at = max((lineage.seconds()[g] for g in lineage.polished()), default=0.0)
+        self._last = self._last_to_breed()
         self._priced = -1  # the latest generation whose survivors were asked to be priced
         self._circumstances = lru_cache(maxsize=1)(self._circumstances_of)
 
@@ -106,14 +107,14 @@ class Evolution:
             self._found()
         if self.lineage.polishing() is not None:  # as it was begun, whatever is asked for now
             self._polish()
+            self._last = self._last_to_breed()
         if self._last is None or self.generations.last < self._last:
             self._evolve()
         if self.config.polish_examples and self.generations.last not in self.lineage.polished():
             self._polish()
 
-    @property
-    def _last(self) -> int | None:
-        """The last generation that is bred; None where time decides. A polish has a number as well."""
+    def _last_to_breed(self) -> int | None:
+        """The last generation to breed; None where time decides. Each polish before has a number as well."""
         generations = self.config.generations
         return None if generations is None else generations + len(self.lineage.polished())
 

@@ -130,6 +130,8 @@ def test_progress_counts_up_to_the_end(finished):
     assert {r.children for r in evolving} == {4}
     assert [r.elapsed for r in reports] == sorted(r.elapsed for r in reports)
     assert reports[-1].phase == "measuring on the test split"
+    assert {r.generations for r in reports} == {3}  # the polish comes on top
+    assert reports[-1].remaining == 0
     assert finished[0].logbook.select("generation") == [0, 1, 2, 3, 4]
 
 
