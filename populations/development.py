@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import random
 import time
 from functools import lru_cache
@@ -31,10 +30,11 @@ from evo_topo.training import train
 from evo_topo.training_end import Diverged, Stopped
 from populations.conception import Conception, conceive, parent_network
 from populations.config import Criterion
+from populations.files import write_whole
 from populations.further import train_further
 from populations.individual import Outcome, Status
 from populations.orders import DATA, Order, outcome_path, weights_path
-from populations.weights import WeightsError, load_weights, save_weights, sync
+from populations.weights import WeightsError, load_weights, save_weights
 
 
 def develop(order: Order, device: str) -> Outcome:
@@ -104,7 +104,7 @@ def _trained(order: Order, child: Conception, task: Task, device: torch.device, 
         weights_sha256=save_weights(model, weights_path(run_dir, order.id)),
         seconds=time.perf_counter() - started,
     )
-    _write_durably(outcome_path(run_dir, order.id), msgspec.json.encode(outcome))
+    write_whole(outcome_path(run_dir, order.id), msgspec.json.encode(outcome))
     return outcome
 
 
@@ -175,10 +175,3 @@ def probe_split(task: Task, examples: int) -> Probe:
 
 def _as_bits(correct: Tensor) -> int:
     return sum(1 << i for i in correct.nonzero().flatten().tolist())
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_bytes(data)
-    sync(temporary)
-    os.replace(temporary, path)

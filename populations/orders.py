@@ -14,10 +14,6 @@ from populations.individual import Outcome
 
 WEIGHTS = "weights"
 DATA = "data.safetensors"
-FOUNDER = "founder-genome.json"
-"""The founder's genome, from before it is trained."""
-START = "founder.safetensors"
-"""Weights that the founder starts from, where it does not start afresh."""
 
 
 class Teacher(Struct, frozen=True):

@@ -10,15 +10,13 @@ from evo_topo.genome import Genome
 from populations.births import Birth, as_individual, order_for
 from populations.config import Config
 from populations.dispatch import EvolutionError
+from populations.files import COMPARISON, FRONT
 from populations.individual import Individual, Outcome
 from populations.orders import Order, outcome_path, weights_path
 from populations.seeds import derive_seed
-from populations.survivors import FRONT
 
 REFERENCE_ID = -1
 """Marks its files; it is no part of the lineage."""
-COMPARISON = "founder.json"
-"""What it came to."""
 
 
 def reference_order(config: Config, founder: Genome, run_dir: Path, examples: int) -> Order:

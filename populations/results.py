@@ -10,17 +10,16 @@ import msgspec
 from deap import tools
 
 from populations.evolution import Evolution
-from populations.files import write_whole
+from populations.files import COMPARISON, FRONT, write_whole
 from populations.individual import Individual
 from populations.records import LineageError
 from populations.reference import (
-    COMPARISON,
     REFERENCE_ID,
     forget_reference,
     reference_from,
     reference_order,
 )
-from populations.survivors import FRONT, Entry, read_front
+from populations.survivors import Entry, read_front
 from populations.testing import Stored, accuracies_on_test
 from populations.workers import Crew
 

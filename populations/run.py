@@ -15,16 +15,15 @@ from evo_topo.genome import Genome
 from evo_topo.task import Task
 from populations.config import Config, ConfigError, PresetName
 from populations.evolution import Evolution
-from populations.files import write_whole
+from populations.files import COMPARISON, CONFIG, FRONT, write_whole
 from populations.lineage import DATABASE, Lineage
 from populations.orders import DATA
 from populations.presets import PRESETS
 from populations.progress import Progress, Report
-from populations.reference import COMPARISON
 from populations.results import Result, measure_result, read_result
 from populations.slots import Slots, resolve_devices
-from populations.starting import CONFIG, begin, stored_data, stored_founder
-from populations.survivors import FRONT, read_task
+from populations.starting import begin, stored_data, stored_founder
+from populations.survivors import read_task
 from populations.workers import stop_workers
 
 

@@ -16,14 +16,12 @@ from evo_topo.phenotype import build
 from evo_topo.task import Task
 from evo_topo.task_file import load_task, save_task
 from populations.config import Config, ConfigError
-from populations.files import write_whole
+from populations.files import CONFIG, FOUNDER, START, TASK, write_whole
 from populations.lineage import DATABASE
-from populations.orders import DATA, FOUNDER, START
+from populations.orders import DATA
 from populations.presets import PRESETS
 from populations.records import LineageError
-from populations.survivors import TASK, read_task, record_of
-
-CONFIG = "config.json"
+from populations.survivors import read_task, record_of
 
 
 def begin(

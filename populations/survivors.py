@@ -13,14 +13,13 @@ from evo_topo.genome import Genome
 from evo_topo.splits import SPLITS
 from evo_topo.task import Task
 from populations.config import ConfigError
+from populations.files import FRONT, TASK
 from populations.individual import Individual
 from populations.lineage import line_of_descent, load_run
 from populations.orders import weights_path
 from populations.records import LineageError
 
 T = TypeVar("T")
-TASK = "task.json"
-FRONT = "front.json"
 
 
 class Entry(Struct, frozen=True):

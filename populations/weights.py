@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import nn
 
-from populations.orders import START
+from populations.files import START, sync
 
 
 class WeightsError(ValueError):
@@ -69,9 +69,3 @@ def load_start(model: nn.Module, run_dir: Path) -> None:
         model.load_state_dict(load(path.read_bytes()))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise WeightsError(f"weights {path} do not fit the founder: {error}") from None
-
-
-def sync(path: Path) -> None:
-    """Waits until a file is on the disk."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())

@@ -159,9 +159,7 @@ def price_with_gates(
         elif edit not in prices:
             before = mean_loss(model, *few) if before is None else before
             prices[edit] = Price(mean_loss(inherit(model, genome, edit), *few) - before, 0.0, "measured")
-    return statistics, [
-        _record(genome, edit, prices, saving) for edit, saving in zip(wanted, savings, strict=True)
-    ]
+    return statistics, [_record(genome, *each, prices) for each in zip(wanted, savings, strict=True)]
 
 
 def _is_local(genome: Genome, edit: AnyEdit) -> bool:
@@ -174,7 +172,7 @@ def _parts(genome: Genome, edit: AnyEdit) -> Sequence[AnyEdit]:
     return edit.parts(genome) if isinstance(edit, Trade) else (edit,)
 
 
-def _record(genome: Genome, edit: AnyEdit, prices: Mapping[AnyEdit, Price], flop_change: int) -> PricedEdit:
+def _record(genome: Genome, edit: AnyEdit, flop_change: int, prices: Mapping[AnyEdit, Price]) -> PricedEdit:
     parts = [prices[part] for part in _parts(genome, edit)]
     criterion = "sum" if isinstance(edit, Trade) else parts[0].criterion
     loss_change, promise = sum(p.loss_change for p in parts), sum(p.promise for p in parts)

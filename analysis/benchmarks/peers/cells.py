@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ import populations
 from analysis.benchmarks.machine import Machine
 from evo_topo.genome import Genome
 from populations.config import Config
+from populations.files import write_whole
 from populations.presets import PRESETS
 from populations.schedule import END_SECONDS
 from populations.slots import Slots
@@ -227,6 +227,4 @@ def read_record(path: Path) -> Record | None:
 def write_record(path: Path, record: Record) -> None:
     """Keeps a record, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
-    os.replace(temporary, path)
+    write_whole(path, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
