@@ -217,11 +217,10 @@ def _check_names(prefix: str, found: Any, kind: type) -> None:
     """
     expected = {field.name for field in dataclasses.fields(kind)}
     names = set(found) if isinstance(found, dict) else set()
-    if wrong := sorted(names ^ expected):
-        raise ValueError(
-            f"{', '.join(prefix + name for name in wrong)}: "
-            f"{'missing' if wrong[0] in expected else 'unknown'}; another version of evo_topo wrote it"
-        )
+    for fault, wrong in (("missing", expected - names), ("unknown", names - expected)):
+        if wrong:
+            listed = ", ".join(sorted(prefix + name for name in wrong))
+            raise ValueError(f"{listed}: {fault}; another version of evo_topo wrote it")
 
 
 def _decode_path(expected: type, value: Any) -> Any:
