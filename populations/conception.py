@@ -40,7 +40,7 @@ class Conception(NamedTuple):
         genome: Its network as data.
         model: The network, with inherited weights.
         examples: Training examples that it is going to see.
-        inherited_loss: Mean loss on the probe as the edit leaves it; None where there is none.
+        inherited_loss: Mean loss on unseen examples as the edit leaves it; None where there is none.
         refit_loss: The same once the layers behind the change are refit; None where nothing is.
         screened: All mutations that were measured, the best first, which is the child's.
     """
@@ -53,12 +53,13 @@ class Conception(NamedTuple):
     screened: tuple[Screened, ...] = ()
 
 
-def conceive(order: Order, probe: Probe, device: torch.device) -> Conception:
+def conceive(order: Order, probe: Probe, unseen: Probe, device: torch.device) -> Conception:
     """The child that an order asks for, or the best of those that it leaves the choice of.
 
     Args:
         order: The order.
-        probe: What new parameters are directed by and losses are measured on.
+        probe: What new parameters are directed by, and survivors refit on.
+        unseen: What losses are measured on: layers that are refit answer too well on what they are refit on.
         device: Where the child is going to train.
 
     Raises:
@@ -71,11 +72,12 @@ def conceive(order: Order, probe: Probe, device: torch.device) -> Conception:
     wanted = [(order.edit, examples), *((rival.edit, rival.examples) for rival in order.rivals)]
     edits = [edit_from_json(edit) for edit, _ in wanted]
     found = [
-        _edited(genome, model, edit, n, probe, order.seed) for edit, (_, n) in zip(edits, wanted, strict=True)
+        _edited(genome, model, edit, examples, probe, unseen, order.seed)
+        for edit, (_, examples) in zip(edits, wanted, strict=True)
     ]
     if len(found) == 1:
         return found[0]
-    before = mean_loss(model, *probe)
+    before = mean_loss(model, *unseen)
     rates = [_rate(_loss_of(child) - before, genome, child.genome) for child in found]
     best_first = sorted(range(len(found)), key=rates.__getitem__)
     screened = [_as_screened(edits[i], found[i]) for i in best_first]
@@ -95,20 +97,20 @@ def parent_network(order: Order, device: torch.device) -> tuple[Genome, GraphMod
 
 
 def _edited(
-    genome: Genome, model: GraphModule, edit: AnyEdit, examples: int, probe: Probe, seed: int
+    genome: Genome, model: GraphModule, edit: AnyEdit, examples: int, probe: Probe, unseen: Probe, seed: int
 ) -> Conception:
     """A child as it starts: inherited, and refit to its parent where the edit changes the function."""
     inherited = refit = None
     for part in (edit.first, edit.second) if isinstance(edit, Trade) else (edit,):
         child, child_model = part.apply(genome), inherit(model, genome, part, probe.first(MOST_EXAMPLES))
         if not part.is_function_preserving:
-            inherited = mean_loss(child_model, *probe)
+            inherited = mean_loss(child_model, *unseen)
             refit_inputs = probe.first(refit_examples(probe)).inputs
             reconstruct(child_model, model, genome, part, refit_inputs, seed=seed)
-            refit = mean_loss(child_model, *probe)
+            refit = mean_loss(child_model, *unseen)
         genome, model = child, child_model
     return Conception(
-        genome, model, examples, mean_loss(model, *probe) if inherited is None else inherited, refit
+        genome, model, examples, mean_loss(model, *unseen) if inherited is None else inherited, refit
     )
 
 
@@ -119,7 +121,7 @@ def refit_examples(probe: Probe) -> int:
 
 
 def _loss_of(child: Conception) -> float:
-    """Loss on the probe before training; infinite where it is no number."""
+    """Loss on unseen examples before training; infinite where it is no number."""
     loss = child.inherited_loss if child.refit_loss is None else child.refit_loss
     return math.inf if loss is None or math.isnan(loss) else loss
 

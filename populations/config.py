@@ -122,7 +122,8 @@ class Config:
     """Probability that a child is not edited at all and only trains on."""
 
     probe_examples: int = 2000
-    """Training examples on which edits are priced."""
+    """Training examples on which edits are priced and survivors refit, and others on which mutations are
+    measured; of each, at most half of the training split."""
 
     workers: Optional[int] = None
     """Children developed at once; None for one per device listed, or one per `threads` CPU cores."""

@@ -54,7 +54,8 @@ def develop(order: Order, device: str) -> Outcome:
             genome, model = parent_network(order, torch.device(device))
             prices = price_edits(model, genome, *probe, order.criterion, order.seed)
             return Outcome("ok", prices=prices, seconds=time.perf_counter() - started, device=device)
-        child = conceive(order, probe, torch.device(device))
+        unseen = unseen_split(task, order.probe_examples)
+        child = conceive(order, probe, unseen, torch.device(device))
         return _trained(order, child, task, torch.device(device), started)
     except (OSError, WeightsError):  # of the disk, not of the child: the run stops, and can go on
         raise
@@ -72,7 +73,7 @@ def develop(order: Order, device: str) -> Outcome:
 def _trained(order: Order, child: Conception, task: Task, device: torch.device, started: float) -> Outcome:
     """Trains a child, measures it, and stores what came of it."""
     run_dir, (genome, model) = Path(order.run_dir), child[:2]
-    probe = probe_split(task, order.probe_examples)
+    unseen = unseen_split(task, order.probe_examples)
     recipe = dataclasses.replace(order.recipe, examples=child.examples)
     teaching = _teaching(order, task, device)
     try:
@@ -91,7 +92,7 @@ def _trained(order: Order, child: Conception, task: Task, device: torch.device, 
         inherited_loss=child.inherited_loss,
         refit_loss=child.refit_loss,
         screened=child.screened,
-        probe_loss=mean_loss(model, *probe),
+        probe_loss=mean_loss(model, *unseen),
         halfway_loss=result.halfway_loss,
         loss=measured.loss,
         accuracy=measured.accuracy,
@@ -169,8 +170,15 @@ def _loaded_task(path: Path, device: str, version: tuple[int, int, int]) -> Task
 
 
 def probe_split(task: Task, examples: int) -> Probe:
-    """The first training examples, normalised, and their classes: what edits are priced on."""
-    return Probe(task.normalise(task.train.inputs[:examples]), task.train.targets[:examples])
+    """The first training examples, at most half, normalised, and their classes: what edits are priced on."""
+    first = slice(min(examples, -(-len(task.train.targets) // 2)))
+    return Probe(task.normalise(task.train.inputs[first]), task.train.targets[first])
+
+
+def unseen_split(task: Task, examples: int) -> Probe:
+    """The last training examples, none of them in `probe_split`: what mutations are measured on."""
+    last = slice(-max(1, min(examples, len(task.train.targets) // 2)), None)
+    return Probe(task.normalise(task.train.inputs[last]), task.train.targets[last])
 
 
 def _as_bits(correct: Tensor) -> int:

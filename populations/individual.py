@@ -27,7 +27,7 @@ class Screened(Struct, frozen=True, forbid_unknown_fields=True):
         edit: The mutation.
         fingerprint: Of the network that it leads to.
         flops: FLOPs of that network for one example.
-        loss: Mean loss on the probe after inheritance and refitting; None where it was not measured.
+        loss: Mean loss on unseen examples after inheritance and refitting; None where it was not measured.
     """
 
     edit: AnyEdit
@@ -43,11 +43,11 @@ class Outcome(Struct, frozen=True, forbid_unknown_fields=True):
         status: ``ok``, or why the child has no weights.
         reason: In words, where the status is not ``ok``: the error, or what a child that was stopped at
             half-time had been expected to reach. Else why it could not be priced, if so.
-        inherited_loss: Mean loss on the probe right after inheritance, before any training.
+        inherited_loss: Mean loss on unseen examples right after inheritance, before any training.
         refit_loss: The same once the layers behind the change are refit to the parent; None where nothing is.
         screened: Mutations that this child was chosen from, the best first: it alone was trained. Empty
             where there was no choice.
-        probe_loss: Mean loss on the probe after training: what the prices predict changes of.
+        probe_loss: Mean loss on the same after training: what the prices predict changes of.
         halfway_loss: Mean training loss of the second quarter of the training; None where it is too short.
         loss: Mean validation loss after training.
         accuracy: Validation accuracy after training.

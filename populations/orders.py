@@ -56,7 +56,7 @@ class Order(Struct, frozen=True):
         edit: JSON of the mutation; None to train on.
         seed: Seed of the child.
         recipe: How it trains.
-        probe_examples: Training examples on which edits are measured and priced.
+        probe_examples: Training examples on which edits are priced, and others on which they are measured.
         criterion: What the parent's mutations are priced by, and no child is developed; None for a child.
         rivals: Other mutations; of all, the one is trained that costs least for what it saves.
         teacher: Whom it learns from beside the targets.

@@ -12,6 +12,7 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -161,7 +162,12 @@ def _submit(task: Callable[[OrderT, str], ResultT], order: OrderT, slots: Slots)
 
 def stop_workers() -> None:
     """Ends all worker processes of this driver."""
-    get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
+    executor = get_reusable_executor(reuse=True)
+    # loky's thread dies of a KeyError if it is told to kill before it has taken up what was submitted last
+    deadline = time.monotonic() + 1
+    while not executor._work_ids.empty() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    executor.shutdown(wait=True, kill_workers=True)
 
 
 def die_with(parent: int) -> None:

@@ -185,7 +185,7 @@ def test_ctrl_c_stops_and_what_follows_ends_as_if_nothing_had_happened(tmp_path)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"go on with: python run.py --resume --run-dir {tmp_path / 'a'}" in err
-    assert "Traceback" not in err
+    assert "Traceback" not in err, err
     resumed, whole = (
         call("--resume", "--run-dir", tmp_path / "a"),
         call(*options, "--run-dir", tmp_path / "b"),

@@ -103,3 +103,12 @@ def test_what_is_finished_is_told_before_an_error_ends_all(tmp_path):
     assert next(told)[0].id == 1
     with pytest.raises(OSError, match="no space"):
         next(told)
+
+
+def test_workers_can_be_stopped_while_an_order_is_handed_over(tmp_path):
+    crew = Crew(Slots(("cpu",), 1, tmp_path), faults.fails_at_zero)
+    _, first, second = orders(tmp_path, 3)
+    crew.submit(first)
+    assert [order for order, _ in crew.wait()] == [first]
+    crew.submit(second)
+    stop_workers()  # an error in loky's thread would be a warning here
