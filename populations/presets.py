@@ -55,7 +55,9 @@ PRESETS: dict[PresetName, Preset] = {
         lambda: conv_net((1, 28, 28), 10, (16, 16, 32, 32, 64, 64), (2, 1, 2, 1, 2, 1), pooled=False),
         Config(
             preset="fashion-mnist",
-            recipe=Recipe(examples=8000, batch_size=64, batch_doublings=2, learning_rate=0.05, flip=True),
+            recipe=Recipe(
+                examples=8000, batch_doublings=2, learning_rate=0.05, weight_decay=0.002, flip=True
+            ),
             parents=15,
             offspring=6,
             train_on=0.05,
