@@ -17,6 +17,10 @@ Judgement = Literal["soft_error", "loss"]
 """What tells accuracies with less noise, by its name in an `Outcome`."""
 FEWEST_FOR_LINE = 6
 """Individuals that it takes to say how accuracy goes with a steadier figure."""
+CREDIT = 0.05
+"""Power of the number of training examples that errors are corrected by. Over 48 polished networks of six
+runs of Fashion-MNIST, what is left to chance in the logarithm of their errors afterwards is .082 without,
+.070 with it, .067 with twice as much; in runs of five minutes .076, .082 and .089."""
 WORST_SIZE = 64.0
 """log2 FLOPs beyond any network: finite, since infinity makes DEAP's crowding distance NaN."""
 
@@ -105,6 +109,25 @@ def estimated_accuracies(
         return as_measured
     trust = max(0.0, 1 - chance / spread)
     return [float(accuracy) for accuracy in expected + trust * (measured - expected)]
+
+
+def credited(individuals: Sequence[Individual], accuracies: Sequence[float], least: int) -> list[float]:
+    """Accuracies with a credit for those who have trained less, since the polish trains everyone for long.
+
+    Cheap networks come from longer lines of descent, in which they also see more examples at a time. Costly
+    ones lost against them for lack of training alone, and left a gap in the front. Errors fall by a power of
+    the number of examples (learning curves: Hestness et al. 2017), in the polish by one of 0.04 to 0.15.
+
+    Args:
+        individuals: Developed individuals that compete.
+        accuracies: One of each.
+        least: Training examples that everyone is taken to have seen: a founder may have come with weights.
+    """
+    seen = [max(individual.total_examples, least) for individual in individuals]
+    return [
+        1 - (1 - accuracy) * (examples / max(seen)) ** CREDIT
+        for accuracy, examples in zip(accuracies, seen, strict=True)
+    ]
 
 
 def chance_of(accuracies: Sequence[float], num_validation: int) -> float:

@@ -13,6 +13,7 @@ from populations.fitness import (
     Judgement,
     Member,
     chance_of,
+    credited,
     estimated_accuracies,
     pareto_front,
     spread_front,
@@ -62,7 +63,8 @@ class Judge:
         fold = sum(1 << i for i in rng.sample(range(self.num_validation), size))
         objective, floor = self.config.objective, self.config.accuracy_floor
         by = self._by(is_taught)
-        accuracies = estimated_accuracies(individuals, self.num_validation, fold, by)
+        estimates = estimated_accuracies(individuals, self.num_validation, fold, by)
+        accuracies = credited(individuals, estimates, self.config.founder_examples)
         return [Member(i, objective, floor, a) for i, a in zip(individuals, accuracies, strict=True)]
 
     def parents(
@@ -121,6 +123,9 @@ class Judge:
     def promising(self, population: Sequence[Individual], is_taught: bool = False) -> list[Individual]:
         """Who spans the front; nobody is left out because another one was lucky."""
         pairs = self._estimated(population, is_taught)
+        estimates = [accuracy for _, accuracy in pairs]
+        accuracies = credited(population, estimates, self.config.founder_examples)
+        pairs = list(zip(population, accuracies, strict=True))
         tolerance = chance_of([accuracy for _, accuracy in pairs], self.num_validation)
         spread = spread_front(pairs, _accuracy, _flops, tolerance, self.config.polished)
         return [individual for individual, _ in spread]

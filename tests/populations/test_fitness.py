@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from populations.fitness import (
     Member,
     chance_of,
+    credited,
     estimated_accuracies,
     fold_accuracy,
     pareto_front,
@@ -81,6 +82,21 @@ def measured(accuracy: float, count: int, rng: random.Random) -> Individual:
         soft_error=0.3 + 0.5 * (1 - accuracy),
     )
     return Individual(0, None, 0, None, small_founder(), None, None, 0, 0, 0.0, outcome)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 10**7)), min_size=1, max_size=8), st.integers(1, 10**6)
+)
+def test_who_has_trained_less_gets_the_more_credit(measurements, least):
+    accuracies, examples = [list(column) for column in zip(*measurements, strict=True)]
+    individuals = [msgspec.structs.replace(individual(0), inherited_examples=n) for n in examples]
+    found = credited(individuals, accuracies, least)
+    for accuracy, seen, estimate in zip(accuracies, examples, found, strict=True):
+        assert accuracy - 1e-9 <= estimate <= 1
+        if seen == max(examples):
+            assert estimate == pytest.approx(accuracy)
+        times = max(max(examples), least) / max(seen, least)
+        assert math.isclose(1 - accuracy, (1 - estimate) * times**0.05, abs_tol=1e-9)
 
 
 @pytest.mark.parametrize("count", [100, 400])
