@@ -23,8 +23,6 @@ from populations.seeds import derive_seed, global_random
 
 FOLD = 0.8
 """Share of the validation examples that one generation is selected on."""
-
-
 FEWEST_FOR_NEIGHBOURS = 3
 """Members of a front from which one of its ends can be as crowded as others."""
 
@@ -62,9 +60,7 @@ class Judge:
         size = max(1, round(FOLD * self.num_validation))
         fold = sum(1 << i for i in rng.sample(range(self.num_validation), size))
         objective, floor = self.config.objective, self.config.accuracy_floor
-        by = self._by(is_taught)
-        estimates = estimated_accuracies(individuals, self.num_validation, fold, by)
-        accuracies = credited(individuals, estimates, self.config.founder_examples)
+        accuracies = self._credited(individuals, self._estimates(individuals, fold, is_taught))
         return [Member(i, objective, floor, a) for i, a in zip(individuals, accuracies, strict=True)]
 
     def parents(
@@ -116,25 +112,29 @@ class Judge:
 
     def front(self, population: Sequence[Individual], is_taught: bool = False) -> list[Individual]:
         """The Pareto front by accuracies drawn towards what is expected, by rising FLOPs."""
-        floor, pairs = self.config.accuracy_floor, self._estimated(population, is_taught)
+        estimates = self._estimates(population, self._all_examples, is_taught)
+        floor, pairs = self.config.accuracy_floor, list(zip(population, estimates, strict=True))
         able = [pair for pair in pairs if pair[1] >= floor] or pairs
         return [individual for individual, _ in pareto_front(able, _accuracy, _flops)]
 
     def promising(self, population: Sequence[Individual], is_taught: bool = False) -> list[Individual]:
         """Who spans the front; nobody is left out because another one was lucky."""
-        pairs = self._estimated(population, is_taught)
-        estimates = [accuracy for _, accuracy in pairs]
-        accuracies = credited(population, estimates, self.config.founder_examples)
+        estimates = self._estimates(population, self._all_examples, is_taught)
+        accuracies = self._credited(population, estimates)
+        tolerance = chance_of(accuracies, self.num_validation)
         pairs = list(zip(population, accuracies, strict=True))
-        tolerance = chance_of([accuracy for _, accuracy in pairs], self.num_validation)
         spread = spread_front(pairs, _accuracy, _flops, tolerance, self.config.polished)
         return [individual for individual, _ in spread]
 
-    def _estimated(self, population: Sequence[Individual], is_taught: bool) -> list[tuple[Individual, float]]:
-        everything = (1 << self.num_validation) - 1
-        by = self._by(is_taught)
-        accuracies = estimated_accuracies(population, self.num_validation, everything, by)
-        return list(zip(population, accuracies, strict=True))
+    @property
+    def _all_examples(self) -> int:
+        return (1 << self.num_validation) - 1
+
+    def _estimates(self, individuals: Sequence[Individual], fold: int, is_taught: bool) -> list[float]:
+        return estimated_accuracies(individuals, self.num_validation, fold, self._by(is_taught))
+
+    def _credited(self, individuals: Sequence[Individual], accuracies: Sequence[float]) -> list[float]:
+        return credited(individuals, accuracies, self.config.founder_examples)
 
 
 def _bound_costly_end(front: Sequence[Member]) -> None:
