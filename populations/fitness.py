@@ -155,7 +155,7 @@ def spread_front(
         tolerance: An item stays if no cheaper one is more accurate by more than this.
         most: Number of items to keep. The cheapest and the costliest stay, as long as two do; of whoever has
             the least room between its neighbours, and the nearer of these, the less accurate goes. Room is
-            measured between logarithms and linear (`EVENNESS`).
+            the difference of their costs to the power of `EVENNESS`.
     """
     kept: list[T] = []
     best = -math.inf
