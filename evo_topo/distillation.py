@@ -49,8 +49,8 @@ class Teaching:
         entropy = -torch.xlogy(self.answers, self.answers).sum(1).mean().item()
         return (1 - self.share) * guess + self.share * TEMPERATURE**2 * (guess - entropy)
 
-    def loss(self, logits: Tensor, targets: Tensor, index: Tensor, label_smoothing: float) -> Tensor:
-        """The pupil's loss (): (1 - s) x cross-entropy + s T^2 x divergence from the teacher.
+    def losses(self, logits: Tensor, targets: Tensor, index: Tensor, label_smoothing: float) -> Tensor:
+        """The pupil's losses (B,): (1 - s) x cross-entropy + s T^2 x divergence from the teacher.
 
         Args:
             logits: The pupil's (B, classes).
@@ -58,8 +58,8 @@ class Teaching:
             index: Numbers of the examples (B,), on the device of the answers.
             label_smoothing: Of the cross-entropy.
         """
-        hard = functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        hard = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
         cooled = functional.log_softmax(logits / TEMPERATURE, 1)
         # T^2 keeps the gradients of both parts in the same relation at any temperature
-        soft = functional.kl_div(cooled, self.answers[index], reduction="batchmean") * TEMPERATURE**2
+        soft = functional.kl_div(cooled, self.answers[index], reduction="none").sum(1) * TEMPERATURE**2
         return (1 - self.share) * hard + self.share * soft

@@ -48,6 +48,10 @@ class Recipe:
     flip: bool = False
     """Mirror each training image left to right with probability one half."""
 
+    skip_easy: float = 0.0
+    """Probability with which a pass over the training split leaves an example out whose loss was below the
+    mean when it was last seen; those that stay count for the others (InfoBatch: Qin et al. 2024)."""
+
     label_smoothing: float = 0.0
     """Share of the target probability that is spread evenly over all classes."""
 
@@ -67,7 +71,7 @@ class Recipe:
             raise ValueError(f"learning_rate: expected a positive finite number, got {self.learning_rate!r}")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay: expected a finite number >= 0, got {self.weight_decay!r}")
-        for name in ("momentum", "warmup", "label_smoothing"):
+        for name in ("momentum", "warmup", "skip_easy", "label_smoothing"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name}: expected 0 <= {name} < 1, got {value!r}")

@@ -41,6 +41,8 @@ class Step:
 
     Attributes:
         rows: Steps whose batches are loaded at once.
+        last_losses: Loss of each training example when it was last seen, in nats, (N,), NaN before; None
+            where the recipe leaves none out.
     """
 
     rows = 1
@@ -51,6 +53,9 @@ class Step:
         self._rate: Tensor | None = None
         if self.device.type == "cuda":  # where a number would be part of what is captured
             self._rate = torch.tensor(recipe.rate, device=self.device)
+        self.last_losses: Tensor | None = None
+        if recipe.skip_easy:
+            self.last_losses = torch.full((len(task.train.targets),), torch.nan, device=self.device)
         self.optimiser = _optimiser(model, recipe, self._rate)
         self._latent = latent_weights(model)
         self._layouts = keep_layouts(model) if self.device.type == "cpu" else []
@@ -72,16 +77,19 @@ class Step:
 
     def __call__(self) -> Tensor:
         """Trains on the next batch; returns its loss (), on the device."""
-        (index, moves), row = self._batches, self._row
+        (index, moves, weights), row = self._batches, self._row
         self._row += 1
-        return self.learn(index[row], None if moves is None else moves[row])
+        return self.learn(
+            index[row], None if moves is None else moves[row], None if weights is None else weights[row]
+        )
 
-    def learn(self, index: Tensor, moves: Tensor | None) -> Tensor:
+    def learn(self, index: Tensor, moves: Tensor | None, weights: Tensor | None) -> Tensor:
         """Trains on one batch.
 
         Args:
             index: Numbers of its training examples, int64 (batch,).
             moves: How each is moved, (batch, 3), from `draw_moves`; None for not at all.
+            weights: How much each counts, (batch,); None for alike.
 
         Returns:
             Its loss (), on the device.
@@ -96,10 +104,14 @@ class Step:
             device.type, torch.bfloat16, enabled=has_fast_bfloat16(device), cache_enabled=False
         ):
             logits = self.model(self.task.normalise(inputs)).float()
+        smoothing = recipe.label_smoothing
         if self.teaching is None:
-            loss = functional.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+            losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
         else:
-            loss = self.teaching.loss(logits, targets, index, recipe.label_smoothing)
+            losses = self.teaching.losses(logits, targets, index, smoothing)
+        if self.last_losses is not None:
+            self.last_losses.index_copy_(0, index, losses.detach())
+        loss = (losses if weights is None else weights * losses).mean()
         torch.autograd.backward(loss)
         if self._copies:
             self._copies.hand_over()
@@ -139,20 +151,20 @@ class TabledStep:
     def __init__(self, step: Step) -> None:
         recipe, integers = step.recipe, partial(torch.zeros, dtype=torch.int64, device=step.device)
         self.step = step
-        self.set_rate, self.close = step.set_rate, step.close
+        self.set_rate, self.close, self.last_losses = step.set_rate, step.close, step.last_losses
         self._index = integers((self.rows, recipe.batch))
         is_moved = recipe.crop_padding or recipe.flip
         self._moves = integers((self.rows, recipe.batch, 3)) if is_moved else None
+        self._weights = torch.ones(self._index.shape, device=step.device) if recipe.skip_easy else None
         self._losses = torch.zeros(recipe.steps, device=step.device)
         self._place = integers(2)  # row of the batches, row of the losses
         self._done = 0
 
     def load(self, batches: Batches) -> None:
         """Gives it the batches of its next steps."""
-        index, moves = batches
-        self._index[: len(index)] = index
-        if moves is not None and self._moves is not None:
-            self._moves[: len(moves)] = moves
+        for table, part in zip((self._index, self._moves, self._weights), batches, strict=True):
+            if table is not None and part is not None:
+                table[: len(part)] = part
         self._place[0] = 0
 
     def __call__(self) -> Tensor:
@@ -166,9 +178,11 @@ class TabledStep:
 
     def _learn(self) -> None:
         row, number = self._place[:1], self._place[1:]
-        index = self._index.index_select(0, row)[0]
-        moves = None if self._moves is None else self._moves.index_select(0, row)[0]
-        loss = self.step.learn(index, moves)
+        loss = self.step.learn(
+            self._index.index_select(0, row)[0],
+            None if self._moves is None else self._moves.index_select(0, row)[0],
+            None if self._weights is None else self._weights.index_select(0, row)[0],
+        )
         self._losses.index_copy_(0, number, loss.view(1))
         self._place += 1
 

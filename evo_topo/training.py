@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from evo_topo.batches import Batches, draw_batches
+from evo_topo.batches import Sampler
 from evo_topo.distillation import Teaching
 from evo_topo.evaluation import device_of
 from evo_topo.hooks import in_mode
@@ -77,8 +77,8 @@ def train(
         closing(stepper(model, task.to(device), recipe, teaching)) as step,
     ):
         generator = torch.Generator(device).manual_seed(seed)
-        batches = draw_batches(len(task.train.targets), recipe, step.rows, generator)
-        steps = _steps(step, batches, recipe, started + seconds)
+        sampler = Sampler(len(task.train.targets), recipe, step.rows, generator, step.last_losses)
+        steps = _steps(step, sampler, recipe, started + seconds)
         # each look waits for the device: a GPU has an epoch's steps to run before
         every = _CHECK_EVERY if device.type == "cpu" else len(task.train.targets) // recipe.batch
         blind = math.log(task.num_classes) if teaching is None else teaching.blind_loss
@@ -132,17 +132,16 @@ def _mean(losses: Collection[Tensor], step: int, limit: float) -> float:
     return loss
 
 
-def _steps(
-    step: Step | CapturedStep, drawn: Iterator[Batches], recipe: Recipe, deadline: float
-) -> Iterator[Tensor]:
+def _steps(step: Step | CapturedStep, sampler: Sampler, recipe: Recipe, deadline: float) -> Iterator[Tensor]:
     """Trains step by step until a time of `perf_counter`; yields each step's loss (), still on the device."""
     begun, number = time.perf_counter(), 0
-    for batches in drawn:
+    for batches in sampler:
         step.load(batches)
         for _ in batches.examples:
             place = max(number, recipe.steps * _spent(begun, deadline)) if number else 0
             if place >= recipe.steps:
                 return
+            sampler.place = place / recipe.steps
             step.set_rate(recipe.rate * rate_factor(place, recipe.steps, recipe.warmup))
             yield step()
             number += 1

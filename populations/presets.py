@@ -56,7 +56,12 @@ PRESETS: dict[PresetName, Preset] = {
         Config(
             preset="fashion-mnist",
             recipe=Recipe(
-                examples=8000, batch_doublings=2, learning_rate=0.05, weight_decay=0.002, flip=True
+                examples=8000,
+                batch_doublings=2,
+                learning_rate=0.05,
+                weight_decay=0.002,
+                flip=True,
+                skip_easy=0.5,
             ),
             parents=15,
             offspring=6,

@@ -41,14 +41,14 @@ def test_the_loss_is_that_of_the_paper(share):
     logits = 3 * torch.randn(6, 4, generator=generator, dtype=torch.float64)
     targets, index = torch.tensor([0, 1, 2, 3, 1, 1]), torch.tensor([19, 3, 3, 0, 7, 11])
     teaching = Teaching(answers, share)
-    found = teaching.loss(logits, targets, index, 0.0)
-    assert found.item() == pytest.approx(slow_loss(teaching, logits, targets, index), rel=1e-12)
+    found = teaching.losses(logits, targets, index, 0.0)
+    assert found.mean().item() == pytest.approx(slow_loss(teaching, logits, targets, index), rel=1e-12)
 
 
 def test_the_gradient_vanishes_where_the_pupil_answers_as_the_teacher():
     logits = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
     teaching = Teaching(torch.softmax(logits.detach() / TEMPERATURE, 1), 1.0)
-    teaching.loss(logits, torch.zeros(5, dtype=torch.int64), torch.arange(5), 0.1).backward()
+    teaching.losses(logits, torch.zeros(5, dtype=torch.int64), torch.arange(5), 0.1).mean().backward()
     assert logits.grad.abs().max() < 1e-15
 
 
@@ -78,5 +78,5 @@ def test_a_teacher_alone_teaches(digits):
 def test_a_blind_guess_is_judged_by_the_same_loss(digits, share):
     teaching = Teaching.of(build(small_founder(), seed=1), digits, share)
     targets = digits.train.targets
-    blind = teaching.loss(torch.zeros(len(targets), 10), targets, torch.arange(len(targets)), 0.1)
+    blind = teaching.losses(torch.zeros(len(targets), 10), targets, torch.arange(len(targets)), 0.1).mean()
     assert teaching.blind_loss == pytest.approx(blind.item(), rel=1e-3)

@@ -1,11 +1,13 @@
 """A step that reads tables, and one that is replayed, train as the plain one does."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from evo_topo import stepping
-from evo_topo.batches import draw_batches
+from evo_topo.batches import Batches, Sampler
 from evo_topo.datasets import load_dataset
 from evo_topo.distillation import Teaching
 from evo_topo.recipe import Recipe
@@ -16,6 +18,7 @@ RECIPES = [
     Recipe(examples=64 * 20, learning_rate=0.05),
     Recipe(examples=64 * 20, learning_rate=0.05, crop_padding=1),
     Recipe(examples=64 * 20, learning_rate=0.05, crop_padding=1, flip=True),
+    Recipe(examples=64 * 60, learning_rate=0.05, skip_easy=0.5),
 ]
 
 
@@ -40,8 +43,9 @@ def small_net(dropout: float = 0.0) -> nn.Sequential:
 def losses_of(step: Step | TabledStep, task: Task, recipe: Recipe) -> list[float]:
     """Losses of a training, then over, whose rate falls step by step, in batches that do not depend on it."""
     generator = torch.Generator(task.train.inputs.device).manual_seed(0)
-    losses = []
-    for batches in draw_batches(len(task.train.targets), recipe, 8, generator):
+    losses: list[torch.Tensor] = []
+    sampler = Sampler(len(task.train.targets), recipe, 8, generator, step.last_losses)
+    for batches in sampler:
         step.load(batches)
         for _ in batches.examples:
             step.set_rate(recipe.learning_rate * (1 - len(losses) / recipe.steps))
@@ -66,6 +70,37 @@ def test_tables_change_nothing(digits: Task, recipe: Recipe, taught: bool) -> No
     assert len(set(expected)) == recipe.steps
 
 
+def test_weights_scale_what_each_example_teaches_and_its_loss_is_remembered(digits: Task) -> None:
+    recipe = Recipe(examples=64 * 20, learning_rate=0.1, momentum=0, weight_decay=0, skip_easy=0.5)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    reference = copy.deepcopy(model).double()
+    index, weights = torch.arange(7, 71).flip(0), torch.linspace(0, 2, 64)
+    step = Step(model, digits, recipe, None)
+    assert step.last_losses is not None
+    assert bool(step.last_losses.isnan().all())
+    step.set_rate(0.1)
+    step.load(Batches(index[None], None, weights[None]))
+    found = step()
+    step.close()
+    losses = [
+        nn.functional.cross_entropy(
+            reference(digits.normalise(digits.train.inputs[i : i + 1]).double()),
+            digits.train.targets[i : i + 1],
+        )
+        for i in index.tolist()
+    ]
+    loss = sum(weight * one for weight, one in zip(weights.tolist(), losses, strict=True)) / 64
+    loss.backward()
+    tolerance = 2e-2 if stepping.has_fast_bfloat16(torch.device("cpu")) else 1e-5
+    assert found.item() == pytest.approx(loss.item(), rel=tolerance)
+    for moved, parameter in zip(model.parameters(), reference.parameters(), strict=True):
+        expected = (parameter - 0.1 * parameter.grad).float()
+        torch.testing.assert_close(moved, expected, rtol=0, atol=tolerance * 0.1)
+    seen = step.last_losses[index]
+    torch.testing.assert_close(seen, torch.stack(losses).detach().float(), rtol=tolerance, atol=tolerance)
+    assert step.last_losses.isnan().sum() == len(digits.train.targets) - 64
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("taught", [False, True])
@@ -87,7 +122,7 @@ def test_each_replay_draws_its_own_dropout(digits: Task) -> None:
     task, model = digits.to("cuda"), small_net(dropout=0.5).cuda()
     step = CapturedStep(Step(model, task, recipe, None))
     generator = torch.Generator("cuda").manual_seed(0)
-    batches = next(draw_batches(64, recipe, recipe.steps, generator))
+    batches = next(iter(Sampler(64, recipe, recipe.steps, generator)))
     same = batches.examples[:1].expand_as(
         batches.examples
     )  # one batch again and again, at a rate of nearly zero

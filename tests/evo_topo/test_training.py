@@ -1,6 +1,7 @@
 """Training learns, repeats itself, and each of its parts agrees with a slow reference."""
 
 import copy
+import dataclasses
 import math
 from collections.abc import Iterator
 from itertools import count
@@ -184,6 +185,25 @@ def test_a_doubled_batch_trains_as_one_that_is_asked_for(wine: Task) -> None:
     assert doubled.loss == asked.loss
     for one, other in zip(*(m.state_dict().values() for m in models), strict=True):
         assert torch.equal(one, other)
+
+
+def test_leaving_out_easy_examples_changes_nothing_before_the_second_pass(digits: Task) -> None:
+    count = len(digits.train.targets)
+    for examples, is_same in ((count // 64 * 64, True), (count * 4, False)):
+        recipe = Recipe(examples=examples, learning_rate=0.05, crop_padding=1)
+        models = conv_net(), conv_net()
+        train(models[0], digits, recipe, seed=3)
+        result = train(models[1], digits, dataclasses.replace(recipe, skip_easy=0.5), seed=3)
+        assert result.steps == recipe.steps
+        assert same_weights(*models) == is_same
+
+
+def test_a_network_that_leaves_out_easy_examples_learns(digits: Task) -> None:
+    model = conv_net()
+    recipe = Recipe(examples=10_000, learning_rate=0.05, skip_easy=0.5)
+    train(model, digits, recipe, seed=0)
+    reestimate_batchnorm(model, digits, recipe.calibration_examples, seed=0)
+    assert evaluate(model, digits.validation, digits).accuracy >= 0.95
 
 
 def test_augmentation_is_refused_without_images(wine: Task) -> None:
