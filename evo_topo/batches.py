@@ -66,9 +66,13 @@ class Sampler:
         recipe, device = self._recipe, self._generator.device
         examples = torch.empty(0, dtype=torch.int64, device=device)
         weights = torch.empty(0, device=device)
+        skipped = False
         for first in range(0, recipe.steps, self._rows):
             size = min(self._rows, recipe.steps - first) * recipe.batch
+            if skipped and not self._skips:  # what is left of that pass would be part of the end
+                examples, weights = examples[:0], weights[:0]
             while len(examples) < size:
+                skipped = self._skips
                 more, counting = self._pass()
                 examples, weights = torch.cat((examples, more)), torch.cat((weights, counting))
             index = examples[:size].view(-1, recipe.batch)
@@ -76,12 +80,17 @@ class Sampler:
             yield Batches(index, self._moves(index), counted)
             examples, weights = examples[size:], weights[size:]
 
+    @property
+    def _skips(self) -> bool:
+        """Whether a pass that begins now leaves anything out: not the first, and none at the end."""
+        return self._losses is not None and 0 < self.place < 1 - WHOLE_END
+
     def _pass(self) -> tuple[Tensor, Tensor]:
         """Examples in random order, and how much each counts."""
         generator = self._generator
         numbers = torch.randperm(self._count, generator=generator, device=generator.device)
         weights = torch.ones(self._count, device=generator.device)
-        if self._losses is None or not 0 < self.place < 1 - WHOLE_END:
+        if self._losses is None or not self._skips:
             return numbers, weights
         is_easy = (self._losses < self._losses.nanmean())[numbers]  # what was never seen is not
         drawn = torch.rand(self._count, generator=generator, device=generator.device)

@@ -77,7 +77,7 @@ def test_what_was_never_seen_is_not_left_out() -> None:
     assert all(b.weights is not None and torch.equal(b.weights, torch.ones_like(b.weights)) for b in batches)
     losses[:HARD] = torch.arange(HARD)  # of these, half are easy
     counts = torch.bincount(torch.cat([b.examples.flatten() for b in drawn(COUNT, recipe, 1, losses)]))
-    assert counts[HARD // 2 :].min() > 3 * counts[: HARD // 2].max()
+    assert counts[HARD // 2 :].min() > 2 * counts[: HARD // 2].max()
 
 
 def test_losses_are_read_when_a_pass_begins_and_the_end_leaves_nothing_out() -> None:
@@ -94,4 +94,5 @@ def test_losses_are_read_when_a_pass_begins_and_the_end_leaves_nothing_out() -> 
         sampler.place += len(examples) / recipe.examples
     assert whole[0][1]
     assert not any(is_whole for place, is_whole in whole[1:] if place < 1 - WHOLE_END)
-    assert [is_whole for _, is_whole in whole[-3:]] == [True] * 3
+    assert all(is_whole for place, is_whole in whole if place >= 1 - WHOLE_END)
+    assert whole[-3][0] > 1 - WHOLE_END
