@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,25 +26,26 @@ def fingerprint_of(genome: Genome) -> str:
         reads = [down[name] for name in node.inputs]
         if node.op.routing == "ties":
             reads.sort()  # the order of a sum or product does not matter
-        down[node.name] = _digest(type(node.op).__name__, _settings(node.op), reads)
+        down[node.name] = _digest(f"({_described(node.op)}, {reads!r})")
     uses: dict[str, list[tuple[str, list[int]]]] = {node.name: [] for node in genome.nodes}
     up: dict[str, str] = {}
     for node in reversed(genome.nodes):
-        up[node.name] = _digest(down[node.name], sorted(uses[node.name]))
+        up[node.name] = _digest(repr((down[node.name], sorted(uses[node.name]))))
         places: dict[str, list[int]] = {name: [] for name in node.inputs}
         for place, name in enumerate(node.inputs):
             places[name].append(0 if node.op.routing == "ties" else place)
         for name, at in places.items():
             uses[name].append((up[node.name], at))
-    return _digest(sorted(up.values()))
+    return _digest(repr((sorted(up.values()),)))
 
 
-def _digest(*parts: object) -> str:
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _settings(op: AnyOp) -> tuple[object, ...]:
-    """Values of all fields; what marks a layer as sparse or binary counts only where it is set."""
+@lru_cache(maxsize=4096)  # a search meets the same operations again and again
+def _described(op: AnyOp) -> str:
+    """Kind and values of all fields; what marks a layer as sparse or binary counts only where it is set."""
     fields = msgspec.structs.asdict(op)
     marks = [(name, fields.pop(name, None)) for name in ("fan_in", "binary")]
-    return (*fields.values(), *[mark for mark in marks if mark[1]])
+    return f"{type(op).__name__!r}, {(*fields.values(), *[mark for mark in marks if mark[1]])!r}"
