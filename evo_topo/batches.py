@@ -40,7 +40,7 @@ class Sampler:
             decides what is drawn.
         generator: Source of randomness; the batches lie on its device.
         losses: Loss of each example when it was last seen, (count,), NaN before; read whenever a pass begins.
-            None where nothing is left out.
+            None, where the recipe leaves nothing out.
 
     Attributes:
         place: Share of the training that is over, as whoever trains says.
@@ -49,12 +49,7 @@ class Sampler:
     place = 0.0
 
     def __init__(
-        self,
-        count: int,
-        recipe: Recipe,
-        rows: int,
-        generator: torch.Generator,
-        losses: Tensor | None = None,
+        self, count: int, recipe: Recipe, rows: int, generator: torch.Generator, losses: Tensor | None
     ) -> None:
         self._count, self._recipe, self._generator, self._losses = count, recipe, generator, losses
         if losses is not None:

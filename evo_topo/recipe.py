@@ -50,7 +50,8 @@ class Recipe:
 
     skip_easy: float = 0.0
     """Probability with which a pass over the training split leaves an example out whose loss was below the
-    mean when it was last seen; those that stay count for the others (InfoBatch: Qin et al. 2024)."""
+    mean when it was last seen; those that stay count for the others (InfoBatch: Qin et al. 2024). The first
+    pass is whole, and so is the last eighth of a training."""
 
     label_smoothing: float = 0.0
     """Share of the target probability that is spread evenly over all classes."""

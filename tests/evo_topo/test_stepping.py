@@ -122,7 +122,7 @@ def test_each_replay_draws_its_own_dropout(digits: Task) -> None:
     task, model = digits.to("cuda"), small_net(dropout=0.5).cuda()
     step = CapturedStep(Step(model, task, recipe, None))
     generator = torch.Generator("cuda").manual_seed(0)
-    batches = next(iter(Sampler(64, recipe, recipe.steps, generator)))
+    batches = next(iter(Sampler(64, recipe, recipe.steps, generator, None)))
     same = batches.examples[:1].expand_as(
         batches.examples
     )  # one batch again and again, at a rate of nearly zero
