@@ -17,7 +17,7 @@ from populations.memory import Memory
 from populations.orders import weights_path
 from populations.records import LineageError
 from populations.schedule import Finalists
-from populations.selection import Judge
+from populations.selection import Judge, kept_after_polish
 
 
 class Generations:
@@ -91,11 +91,11 @@ class Generations:
             is_polish: Whether the children are survivors who were polished.
         """
         born = [self.memory.individuals[i] for i in children]
-        able = [child for child in born if child.is_alive]
         if is_polish:
-            left = [self.memory.individuals[child.parent or 0] for child in born if not child.is_alive]
-            chosen = self.judge.select_polished([*able, *left], self.population, generation, self.toolbox)
+            kept = [kept_after_polish(i, self.memory.individuals[i.parent or 0]) for i in born]
+            chosen = self.judge.select_polished(kept, self.population, generation, self.toolbox)
         else:
+            able = [child for child in born if child.is_alive]
             chosen = self.judge.select([*self.population, *able], generation, self.toolbox, self.is_taught)
         self.finish(generation, chosen, elapsed, is_polish)
 
@@ -121,12 +121,12 @@ class Generations:
         """Finds who is on the front and who spans it: once, because every report and every deadline asks.
 
         Once survivors are polished, the others stand back: a front of both would compare unlike things. But
-        whose polish failed is there as it was.
+        whose polish failed or did harm is there as it was.
         """
         population = self.population
-        phases, failed = self.lineage.polished(), self.lineage.unpolished()
+        phases, left = self.lineage.polished(), self.lineage.unpolished()
         is_polished = self.last in phases  # no more so where a finished run goes on
-        polished = [i for i in population if is_polished and (i.generation in phases or i.id in failed)]
+        polished = [i for i in population if is_polished and (i.generation in phases or i.id in left)]
         self.front = self.judge.front(polished or population, self.is_taught) if population else []
         others = [i for i in population if i.genome != self.founder]  # which has a test of its own
         able = others if self.config.compare and others else population

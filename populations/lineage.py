@@ -154,9 +154,9 @@ class Lineage:
         return removed
 
     def unpolished(self) -> set[int]:
-        """Ids of the survivors whose polish failed."""
+        """Ids of the survivors whose polish came to nothing: their children do not survive it."""
         query = "SELECT parent FROM individual JOIN generation USING (generation) WHERE is_polish"
-        return {row["parent"] for row in self._rows(f"{query} AND status != 'ok'")}
+        return {row["parent"] for row in self._rows(f"{query} AND (generation, id) NOT IN population")}
 
     def _rows(self, query: str) -> list[sqlite3.Row]:
         cursor = self._db.cursor()

@@ -17,6 +17,7 @@ from populations.orders import Order, Teacher
 from populations.polish_plan import PolishPlan
 from populations.reference import reference_from, reference_order
 from populations.schedule import Schedule
+from populations.selection import kept_after_polish
 
 Wait = Callable[[int], Iterable[int]]
 
@@ -110,7 +111,7 @@ class _Trainings:
             self.wait()
         if order is None:
             polished = self._generations.memory.individuals[self.births[best.id].id]
-            network = polished if polished.is_alive else best
+            network = kept_after_polish(polished, best)
         elif outcome := order.read_outcome():
             network = reference_from(outcome, self._generations.founder)
         else:  # a failure is not left on disk

@@ -15,6 +15,7 @@ from populations.fitness import (
     chance_of,
     credited,
     estimated_accuracies,
+    is_harmed,
     pareto_front,
     spread_front,
 )
@@ -101,7 +102,7 @@ class Judge:
         The front that a run reports is made of them alone: others trained for less long.
 
         Args:
-            polished: Who trained on for longer, or failed to.
+            polished: Who trained on for longer, or was kept as it was.
             others: Who did not.
             generation: Number of the polish.
             toolbox: Of `make_toolbox`.
@@ -135,6 +136,14 @@ class Judge:
 
     def _credited(self, individuals: Sequence[Individual], accuracies: Sequence[float]) -> list[float]:
         return credited(individuals, accuracies, self.config.founder_examples)
+
+
+def kept_after_polish(polished: Individual, parent: Individual) -> Individual:
+    """Who goes on after a polish: whoever was polished; their parent where that failed or did harm.
+
+    Networks of few channels may lose one of them for good in a long training, and many examples with it.
+    """
+    return parent if not polished.is_alive or is_harmed(polished, parent) else polished
 
 
 def _bound_costly_end(front: Sequence[Member]) -> None:

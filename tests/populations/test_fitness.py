@@ -14,6 +14,7 @@ from populations.fitness import (
     credited,
     estimated_accuracies,
     fold_accuracy,
+    is_harmed,
     pareto_front,
     spread_front,
 )
@@ -31,6 +32,21 @@ def test_fold_accuracy_counts_only_the_fold():
     assert fold_accuracy(member, 8) == 4 / 8
     assert fold_accuracy(member, 8, 0b1111_0000) == 3 / 4
     assert fold_accuracy(member, 8, 0b0000_1110) == 0
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
+def test_who_was_harmed_lost_more_examples_than_chance_takes(pairs):
+    before, after = (sum(pair[i] << place for place, pair in enumerate(pairs)) for i in (0, 1))
+    changes = [b - a for a, b in pairs if a != b]
+    is_worse = bool(changes) and -sum(changes) / math.sqrt(len(changes)) > 2
+    assert is_harmed(individual(after), individual(before)) == is_worse
+
+
+@pytest.mark.parametrize(("lost", "gained", "harmed"), [(4, 0, False), (5, 0, True), (10, 4, False)])
+def test_what_chance_may_take_is_no_harm(lost, gained, harmed):
+    before = (1 << lost) - 1
+    after = ((1 << gained) - 1) << lost
+    assert is_harmed(individual(after), individual(before)) == harmed
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))

@@ -67,7 +67,7 @@ def test_once_some_are_polished_the_front_is_theirs(run):
     generations, memory = finished(run)
     generations.select(1, [1, 2, 3], 2.0)
     assert {member.generation for member in generations.front} == {1}
-    polished = individual(4, 2, 8, 50)  # worse than those who were not
+    polished = individual(4, 2, 8, 58)  # worse than those who were not
     run[1].add(polished)
     memory.add(polished, memory.individuals[0])
     weights_path(run[0], 4).touch()
@@ -78,11 +78,12 @@ def test_once_some_are_polished_the_front_is_theirs(run):
     assert weights_of(run) == set(generations.survivors[2])
 
 
-def test_whose_polish_failed_is_on_the_front_as_it_was(run):
+@pytest.mark.parametrize("outcome", [Outcome("diverged"), individual(4, 2, 4, 50).outcome])
+def test_whose_polish_failed_or_did_harm_is_on_the_front_as_it_was(run, outcome):
     generations, memory = finished(run)
     generations.select(1, [1, 2, 3], 2.0)
     cheap, dear = generations.population
-    lost = replace(individual(4, 2, 4, 10), parent=cheap.id, outcome=Outcome("diverged"))
+    lost = replace(individual(4, 2, 4, 10), parent=cheap.id, outcome=outcome)
     polished = replace(individual(5, 2, 6, 95), parent=dear.id)
     for child in (lost, polished):
         run[1].add(child)
