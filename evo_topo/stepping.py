@@ -57,6 +57,7 @@ class Step:
         if recipe.skip_easy:
             self.last_losses = torch.full((len(task.train.targets),), torch.nan, device=self.device)
         self.optimiser = _optimiser(model, recipe, self._rate)
+        self._learned = [p for group in self.optimiser.param_groups for p in group["params"]]
         self._latent = latent_weights(model)
         self._layouts = keep_layouts(model) if self.device.type == "cpu" else []
         is_low = has_fast_bfloat16(self.device)
@@ -115,6 +116,8 @@ class Step:
         torch.autograd.backward(loss)
         if self._copies:
             self._copies.hand_over()
+        if recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self._learned, recipe.clip_norm)
         self.optimiser.step()
         clip_latent(self._latent)
         return loss.detach()
@@ -237,8 +240,9 @@ class CapturedStep(TabledStep):
 def _optimiser(model: nn.Module, recipe: Recipe, rate: Tensor | None) -> torch.optim.SGD:
     """SGD that decays kernels and matrices, and neither biases nor BatchNorm parameters."""
     learned = [p for p in model.parameters() if p.requires_grad]
+    kernels = [p for p in learned if p.ndim > 1]
     groups = [
-        {"params": [p for p in learned if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": kernels, "weight_decay": recipe.decay(sum(p.numel() for p in kernels))},
         {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
     ]
     nesterov = recipe.momentum > 0  # torch refuses the combination with zero

@@ -60,6 +60,8 @@ PRESETS: dict[PresetName, Preset] = {
                 batch_doublings=2,
                 learning_rate=0.05,
                 weight_decay=0.002,
+                full_decay=40_000,
+                clip_norm=5.0,
                 flip=True,
                 skip_easy=0.5,
             ),

@@ -49,7 +49,7 @@ def seconds_by_hand(
     kernels = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
-        {"params": kernels, "weight_decay": recipe.weight_decay},
+        {"params": kernels, "weight_decay": recipe.decay(sum(p.numel() for p in kernels))},
         {"params": others},
     ]
     fused = True if careful else None

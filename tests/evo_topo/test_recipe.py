@@ -25,6 +25,11 @@ from evo_topo.recipe import LEAST_STEPS, Recipe
         ("momentum", math.nan),
         ("weight_decay", -1e-4),
         ("weight_decay", math.nan),
+        ("full_decay", -1),
+        ("full_decay", 1e4),
+        ("clip_norm", -1.0),
+        ("clip_norm", math.inf),
+        ("clip_norm", math.nan),
         ("warmup", 1.0),
         ("warmup", -0.1),
         ("crop_padding", -1),
@@ -81,3 +86,12 @@ def test_module_needs_only_the_standard_library() -> None:
         [sys.executable, "-I", "-c", code, str(path)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("full_decay", "weights", "decay"),
+    [(0, 10, 0.01), (1000, 10, 0.001), (1000, 250, 0.005), (1000, 1000, 0.01), (1000, 9999, 0.01)],
+)
+def test_few_weights_decay_less(full_decay: int, weights: int, decay: float) -> None:
+    recipe = Recipe(examples=64, learning_rate=0.1, weight_decay=0.01, full_decay=full_decay)
+    assert recipe.decay(weights) == pytest.approx(decay)

@@ -18,7 +18,7 @@ RECIPES = [
     Recipe(examples=64 * 20, learning_rate=0.05),
     Recipe(examples=64 * 20, learning_rate=0.05, crop_padding=1),
     Recipe(examples=64 * 20, learning_rate=0.05, crop_padding=1, flip=True),
-    Recipe(examples=64 * 60, learning_rate=0.05, skip_easy=0.5),
+    Recipe(examples=64 * 60, learning_rate=0.05, skip_easy=0.5, clip_norm=0.5),
 ]
 
 
