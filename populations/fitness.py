@@ -86,7 +86,7 @@ def fold_accuracy(individual: Individual, num_validation: int, fold: int | None 
 def is_harmed(child: Individual, parent: Individual) -> bool:
     """Whether training on made a network worse, beyond chance: McNemar's test (1947).
 
-    Only examples that one of both gets right say anything; were both as good, they would be as many either way.
+    Only examples that one of both gets right tell; were both as good, they would be as many either way.
 
     Args:
         child: Developed, without any edit.
