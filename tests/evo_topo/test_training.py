@@ -181,9 +181,7 @@ def test_one_step_is_sgd_by_hand(
 def test_a_gradient_above_the_limit_is_cut_to_it(wine: Task, limit: float) -> None:
     """One full-batch step: cut, all parameters together move by its rate times the limit; else, as ever."""
     count = len(wine.train.targets)
-    recipe = Recipe(
-        examples=count, batch_size=count, learning_rate=0.1, momentum=0, weight_decay=0, warmup=0
-    )
+    recipe = Recipe(examples=count, batch_size=count, learning_rate=0.1, momentum=0, weight_decay=0, warmup=0)
     free, cut = mlp(), mlp()
     before = nn.utils.parameters_to_vector(free.parameters()).detach()
     train(free, wine, recipe, seed=0)
