@@ -41,8 +41,8 @@ class Recipe:
 
     full_decay: int = 0
     """Number of weights in matrices and kernels from which on `weight_decay` holds. A network of fewer has
-    less, by the root of its share of them: few weights fit no noise, but may vanish, one unit after another,
-    in a long training (see `decay`). 0 for the same decay whatever the network."""
+    less, by the root of its share of them: few weights have little noise to fit, and cannot spare a unit. 0
+    for the same decay whatever the network."""
 
     clip_norm: float = 0.0
     """Length that a step's gradient over all parameters is cut to where it is longer (Pascanu et al. 2013); 0
