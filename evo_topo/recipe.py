@@ -46,7 +46,7 @@ class Recipe:
 
     clip_norm: float = 0.0
     """Length that a step's gradient over all parameters is cut to where it is longer (Pascanu et al. 2013); 0
-    for no limit. Where all that a BatchNorm reads goes quiet, its gradient is up to 300 times too long."""
+    for no limit. A BatchNorm lengthens the gradient by up to 316 where all that it reads goes quiet."""
 
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises linearly to its largest value."""
