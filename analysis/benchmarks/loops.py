@@ -1,7 +1,7 @@
 """Training loops as a user of plain torch would write them: what `evo_topo.train` is measured against.
 
 Both follow the recipe of `train` on examples like its own (Nesterov momentum, warm-up, linear decay, weight
-decay of kernels alone, mirrored images); the pictures are normalised before the clock starts.
+decay of kernels alone, clipping, mirrored images); the pictures are normalised before the clock starts.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ def seconds_by_hand(
         loss = functional.cross_entropy(logits.float(), targets[index])
         optimiser.zero_grad()
         torch.autograd.backward(loss)
+        if recipe.clip_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimiser.step()
         schedule.step()
     _synchronise(device)
