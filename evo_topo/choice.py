@@ -58,21 +58,23 @@ class Choice(NamedTuple):
         """Prunes in the order of a draw with probability inverse to predicted loss per MAC.
 
         Units come near the target. Whatever saves less than the least comes last: loss rises faster than what
-        is saved, so the smallest steps would always look best, and a search of many does not get far.
+        is saved, so the smallest steps would always look best, and a search of many does not get far. Like
+        growths, they are drawn when the first of them is asked for: most mutations need one or the other.
         """
         small: list[Candidate] = []
         large: list[Candidate] = []
         for candidate in chain(self._unit_prunes(target), self._layer_prunes(), self._priced()):
             if candidate.size < 0:
                 (small if -candidate.size < least else large).append(candidate)
-        return chain(self._drawn(large), self._drawn(small))
+        yield from self._drawn(large)
+        yield from self._drawn(small)
 
-    def _drawn(self, candidates: list[Candidate]) -> Iterator[Candidate]:
+    def _drawn(self, candidates: list[Candidate]) -> list[Candidate]:
         rates = [self._value(c) / max(abs(c.size), 1) for c in candidates]
         floor = 1e-3 * max([0.0, *rates]) or 1.0
         # The order of log-price plus Gumbel noise is a draw without replacement, P ~ 1 / price.
         keyed = [(math.log(max(rate, floor)) - gumbel(self.rng), i) for i, rate in enumerate(rates)]
-        return (candidates[i] for _, i in sorted(keyed))
+        return [candidates[i] for _, i in sorted(keyed)]
 
     def growths(self, target: float) -> Iterator[Candidate]:
         """Growths by what they promise per MAC; some splits of units, which promise nothing, come first."""
@@ -83,7 +85,7 @@ class Choice(NamedTuple):
         if sites:
             others = [Candidate(draw(sites, self.rng), 0.0, 0.0, 1.0)]
         splits_first = self.rng.random() >= (2 / 3 if self.prices.edits else 1 / 3)
-        return iter([*found, *others] if splits_first or not others else [*others, *found])
+        yield from [*found, *others] if splits_first or not others else [*others, *found]
 
     def trade(self, prune: Candidate, between: Genome) -> tuple[Candidate, Genome] | None:
         """The prune and a promising growth of about its size, and their child; None where none fits."""

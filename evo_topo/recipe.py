@@ -37,7 +37,8 @@ class Recipe:
     """Nesterov momentum."""
 
     weight_decay: float = 5e-4
-    """L2 penalty on weight matrices and kernels; biases and BatchNorm parameters have none."""
+    """L2 penalty on weight matrices and kernels. Biases and BatchNorm parameters have none, nor has a weight
+    that is alone in its filter: BatchNorm hides its size, and nothing but the penalty would change it."""
 
     full_decay: int = 0
     """Number of weights in matrices and kernels from which on `weight_decay` holds. A network of fewer has

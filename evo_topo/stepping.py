@@ -244,12 +244,19 @@ class CapturedStep(TabledStep):
 
 
 def _optimiser(model: nn.Module, recipe: Recipe, rate: Tensor | None) -> torch.optim.SGD:
-    """SGD that decays kernels and matrices, and neither biases nor BatchNorm parameters."""
+    """SGD that decays kernels and matrices, and neither biases nor BatchNorm parameters.
+
+    Nor a weight that is alone in its filter, as where a kernel of one pixel reads one channel. BatchNorm
+    undoes its size, so it has next to no gradient, and decay would take it to nothing: to where BatchNorm's
+    epsilon counts, and steps are up to 316 times as long.
+    """
     learned = [p for p in model.parameters() if p.requires_grad]
     kernels = [p for p in learned if p.ndim > 1]
+    decayed = [p for p in kernels if p[0].numel() > 1]
+    others = [p for p in learned if p.ndim <= 1 or p[0].numel() == 1]
     groups = [
-        {"params": kernels, "weight_decay": recipe.decay(sum(p.numel() for p in kernels))},
-        {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": recipe.decay(sum(p.numel() for p in kernels))},
+        {"params": others, "weight_decay": 0.0},
     ]
     nesterov = recipe.momentum > 0  # torch refuses the combination with zero
     first = recipe.rate if rate is None else rate

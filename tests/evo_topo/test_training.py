@@ -177,6 +177,15 @@ def test_one_step_is_sgd_by_hand(
         assert not torch.allclose(model.weight, reference.weight, rtol=0, atol=1e-6)
 
 
+def test_decay_spares_a_weight_alone_in_its_filter(digits: Task) -> None:
+    """Under BatchNorm its gradient vanishes, and decay would take it to where steps are far too long."""
+    lone = nn.Conv2d(1, 2, 1, bias=False)
+    nn.init.constant_(lone.weight, 0.5)
+    net = nn.Sequential(lone, nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10))
+    train(net, digits, Recipe(examples=64 * 40, learning_rate=0.1, weight_decay=0.5), seed=0)
+    torch.testing.assert_close(lone.weight, torch.full_like(lone.weight, 0.5), rtol=0.05, atol=0)
+
+
 @pytest.mark.parametrize("limit", [0.01, 1e3])
 def test_a_gradient_above_the_limit_is_cut_to_it(wine: Task, limit: float) -> None:
     """One full-batch step: cut, all parameters together move by its rate times the limit; else, as ever."""
