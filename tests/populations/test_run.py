@@ -376,7 +376,7 @@ def test_hopeless_children_are_stopped_also_in_a_resumed_run(tmp_path, monkeypat
         "ahead": 4,
         "polish_examples": 256,
         "doubling": 4,
-        "seed": 5,
+        "seed": 10,
     }
     evolve(small_config(tmp_path / "a", **settings), small_task(), small_founder(), reports.append)
     with Lineage(tmp_path / "a", read_only=True) as lineage:
