@@ -13,8 +13,9 @@ from evo_topo.edits import (
     Trade,
 )
 from evo_topo.prices import Prices
+from evo_topo.unit_choice import choose_units
 from evo_topo.units import unit_table
-from tests.priced import priced, proposals
+from tests.priced import chain, flat_prices, priced, proposals
 from tests.strategies import versatile
 
 
@@ -90,3 +91,16 @@ def test_the_calibration_decides_between_kinds():
     counts = Counter(type(p.edit) for p in found)
     assert counts[Factorise] > 0.7 * 200
     assert {p.predicted_loss_change for p in found} == {1.0}  # what is stored is the prediction itself
+
+
+@pytest.mark.parametrize("growth", [0, 1])
+def test_a_mutation_draws_nothing_that_it_does_not_need(monkeypatch, growth):
+    drawn = []
+
+    def choosing(*args, prune):
+        drawn.append(prune)
+        return choose_units(*args, prune=prune)
+
+    monkeypatch.setattr("evo_topo.choice.choose_units", choosing)
+    proposals(chain(8, 8), flat_prices(chain(8, 8)), 20, growth=growth)
+    assert set(drawn) == {growth == 0}
