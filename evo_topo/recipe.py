@@ -55,11 +55,6 @@ class Recipe:
     crop_padding: int = 0
     """Each training image is shifted at random by up to this many pixels, filled with zeros."""
 
-    shift_from: int = 0
-    """Weights in matrices and kernels, times passes over the training split, from which on images are
-    shifted. With less, a training cannot learn its images by heart, and shifts only make them harder. 0 for
-    always."""
-
     flip: bool = False
     """Mirror each training image left to right with probability one half."""
 
@@ -81,7 +76,6 @@ class Recipe:
             ("batch_doublings", 0),
             ("full_decay", 0),
             ("crop_padding", 0),
-            ("shift_from", 0),
             ("calibration_examples", 2),
         ):
             _check_whole(name, getattr(self, name), low)
@@ -119,15 +113,6 @@ class Recipe:
         """
         share = weights / self.full_decay if self.full_decay else 1.0
         return self.weight_decay * math.sqrt(min(1.0, share))
-
-    def padding(self, weights: int, count: int) -> int:
-        """Largest shift in pixels for a network of so many weights in matrices and kernels.
-
-        Args:
-            weights: How many it has.
-            count: Examples in the training split.
-        """
-        return self.crop_padding if weights * self.examples >= self.shift_from * count else 0
 
     @property
     def steps(self) -> int:

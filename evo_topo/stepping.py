@@ -243,11 +243,6 @@ class CapturedStep(TabledStep):
         return graph
 
 
-def weights_of(model: nn.Module) -> int:
-    """Number of trained weights in matrices and kernels."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad and p.ndim > 1)
-
-
 def _optimiser(model: nn.Module, recipe: Recipe, rate: Tensor | None) -> torch.optim.SGD:
     """SGD that decays kernels and matrices, and neither biases nor BatchNorm parameters.
 
@@ -256,10 +251,11 @@ def _optimiser(model: nn.Module, recipe: Recipe, rate: Tensor | None) -> torch.o
     epsilon counts, and steps are up to 316 times as long.
     """
     learned = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in learned if p.ndim > 1 and p[0].numel() > 1]
+    kernels = [p for p in learned if p.ndim > 1]
+    decayed = [p for p in kernels if p[0].numel() > 1]
     others = [p for p in learned if p.ndim <= 1 or p[0].numel() == 1]
     groups = [
-        {"params": decayed, "weight_decay": recipe.decay(weights_of(model))},
+        {"params": decayed, "weight_decay": recipe.decay(sum(p.numel() for p in kernels))},
         {"params": others, "weight_decay": 0.0},
     ]
     nesterov = recipe.momentum > 0  # torch refuses the combination with zero

@@ -1,6 +1,5 @@
 """Training of one network, on one screen: the data set lives on the device, as tensors."""
 
-import dataclasses
 import math
 import time
 from collections import deque
@@ -16,7 +15,7 @@ from evo_topo.distillation import Teaching
 from evo_topo.evaluation import device_of
 from evo_topo.hooks import in_mode
 from evo_topo.recipe import Recipe
-from evo_topo.stepping import CapturedStep, Step, stepper, weights_of
+from evo_topo.stepping import CapturedStep, Step, stepper
 from evo_topo.task import Task
 from evo_topo.training_end import Diverged, Stopped, TrainingResult
 
@@ -69,8 +68,6 @@ def train(
             f"of task {task.name!r}; set crop_padding=0 and flip=False"
         )
     started = time.perf_counter()
-    count = len(task.train.targets)
-    recipe = dataclasses.replace(recipe, crop_padding=recipe.padding(weights_of(model), count))
     device = device or device_of(model)
     model.to(device).to(memory_format=torch.channels_last)
     with (
@@ -80,10 +77,10 @@ def train(
         closing(stepper(model, task.to(device), recipe, teaching)) as step,
     ):
         generator = torch.Generator(device).manual_seed(seed)
-        sampler = Sampler(count, recipe, step.rows, generator, step.last_losses)
+        sampler = Sampler(len(task.train.targets), recipe, step.rows, generator, step.last_losses)
         steps = _steps(step, sampler, recipe, started + seconds)
         # each look waits for the device: a GPU has an epoch's steps to run before
-        every = _CHECK_EVERY if device.type == "cpu" else count // recipe.batch
+        every = _CHECK_EVERY if device.type == "cpu" else len(task.train.targets) // recipe.batch
         blind = math.log(task.num_classes) if teaching is None else teaching.blind_loss
         limit = (1 if is_further else 10) * blind
         result = _to_the_end(steps, recipe, limit, hurdle, started, max(every, _CHECK_EVERY))

@@ -62,8 +62,6 @@ PRESETS: dict[PresetName, Preset] = {
                 weight_decay=0.002,
                 full_decay=40_000,
                 clip_norm=5.0,
-                crop_padding=1,
-                shift_from=350_000,
                 flip=True,
                 skip_easy=0.5,
             ),

@@ -33,8 +33,6 @@ from evo_topo.recipe import LEAST_STEPS, Recipe
         ("warmup", 1.0),
         ("warmup", -0.1),
         ("crop_padding", -1),
-        ("shift_from", -1),
-        ("shift_from", 0.5),
         ("skip_easy", 1.0),
         ("skip_easy", -0.1),
         ("skip_easy", math.nan),
@@ -97,14 +95,3 @@ def test_module_needs_only_the_standard_library() -> None:
 def test_few_weights_decay_less(full_decay: int, weights: int, decay: float) -> None:
     recipe = Recipe(examples=64, learning_rate=0.1, weight_decay=0.01, full_decay=full_decay)
     assert recipe.decay(weights) == pytest.approx(decay)
-
-
-@pytest.mark.parametrize(
-    ("shift_from", "weights", "padding"), [(0, 1, 2), (5000, 1000, 2), (5001, 1000, 0), (5001, 1001, 2)]
-)
-def test_images_are_shifted_where_many_weights_see_them_often(
-    shift_from: int, weights: int, padding: int
-) -> None:
-    """Five passes over 200 examples."""
-    recipe = Recipe(examples=1000, learning_rate=0.1, crop_padding=2, shift_from=shift_from)
-    assert recipe.padding(weights, 200) == padding
