@@ -1,10 +1,16 @@
 """Augmentation of a whole batch of images at once."""
 
+import math
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+ERASED_AREA = (0.02, 0.2)
+"""Least and largest share of an image that a rectangle covers."""
+ERASED_RATIO = 3.0
+"""Largest ratio of a rectangle's sides, as shares of the image's."""
 
 
 def draw_moves(count: int, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
@@ -48,3 +54,44 @@ def shift_and_flip(images: Tensor, moves: Tensor, padding: int) -> Tensor:
     example = torch.arange(count, device=images.device)[:, None, None]
     # indexing around the channel slice yields (N, H, W, C): channels_last, once permuted
     return padded[example, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def draw_rectangles(count: int, probability: float, generator: torch.Generator) -> Tensor:
+    """Draws which rectangle each image of a batch loses (random erasing: Zhong et al. 2020).
+
+    Areas are uniform within `ERASED_AREA`, the logarithm of the ratio of sides within that of `ERASED_RATIO`.
+
+    Args:
+        count: Images in the batch.
+        probability: With which an image loses one.
+        generator: Source of randomness.
+
+    Returns:
+        For each image: top, left, height and width as shares of its own height and width, float32 (count, 4),
+        on the generator's device. Height and width are zero where nothing is lost.
+    """
+    drawn, area, ratio, top, left = torch.rand(5, count, generator=generator, device=generator.device)
+    least, largest = ERASED_AREA
+    area = least + (largest - least) * area
+    ratio = torch.exp((2 * ratio - 1) * math.log(ERASED_RATIO))
+    height, width = (area * ratio).sqrt(), (area / ratio).sqrt()
+    is_erased = drawn < probability
+    return torch.stack((top * (1 - height), left * (1 - width), height * is_erased, width * is_erased), 1)
+
+
+def erase(images: Tensor, rectangles: Tensor) -> Tensor:
+    """Sets a rectangle of each image to zero, in all channels.
+
+    Args:
+        images: Raw images (N, C, H, W), of any type.
+        rectangles: From `draw_rectangles`, (N, 4), on the same device. A pixel belongs to one if its centre
+            does.
+
+    Returns:
+        Images of the same shape and type.
+    """
+    top, left, height, width = rectangles[:, :, None].unbind(1)  # (N, 1) each
+    rows, columns = ((torch.arange(size, device=images.device) + 0.5) / size for size in images.shape[2:])
+    is_row = (rows >= top) & (rows < top + height)
+    is_column = (columns >= left) & (columns < left + width)
+    return images.masked_fill((is_row[:, :, None] & is_column[:, None, :])[:, None], 0)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from evo_topo.augmentation import draw_moves
+from evo_topo.augmentation import draw_moves, draw_rectangles
 from evo_topo.recipe import Recipe
 
 WHOLE_END = 0.125
@@ -20,11 +20,13 @@ class Batches(NamedTuple):
         examples: Numbers of training examples, int64 (steps, batch).
         moves: How each is moved, int64 (steps, batch, 3), from `draw_moves`; None for not at all.
         weights: How much each counts, float32 (steps, batch), one in the mean of a pass; None for alike.
+        rectangles: What each loses, float32 (steps, batch, 4), from `draw_rectangles`; None for nothing.
     """
 
     examples: Tensor
     moves: Tensor | None
     weights: Tensor | None
+    rectangles: Tensor | None
 
 
 class Sampler:
@@ -35,7 +37,8 @@ class Sampler:
 
     Args:
         count: Examples in the training split.
-        recipe: How many steps, of what size, whether examples are moved, and how many easy ones are left out.
+        recipe: How many steps, of what size, whether examples are moved or lose a rectangle, and how many
+            easy ones are left out.
         rows: Steps whose batches are drawn at a time: many on a GPU, where each draw is a launch. The number
             decides what is drawn.
         generator: Source of randomness; the batches lie on its device.
@@ -72,7 +75,7 @@ class Sampler:
                 examples, weights = torch.cat((examples, more)), torch.cat((weights, counting))
             index = examples[:size].view(-1, recipe.batch)
             counted = None if self._losses is None else weights[:size].view_as(index)
-            yield Batches(index, self._moves(index), counted)
+            yield Batches(index, self._moves(index), counted, self._rectangles(index))
             examples, weights = examples[size:], weights[size:]
 
     @property
@@ -100,3 +103,9 @@ class Sampler:
             return None
         moves = draw_moves(index.numel(), recipe.crop_padding, recipe.flip, self._generator)
         return moves.view(*index.shape, 3)
+
+    def _rectangles(self, index: Tensor) -> Tensor | None:
+        probability = self._recipe.erase
+        if not probability:
+            return None
+        return draw_rectangles(index.numel(), probability, self._generator).view(*index.shape, 4)

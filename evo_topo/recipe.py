@@ -58,6 +58,14 @@ class Recipe:
     flip: bool = False
     """Mirror each training image left to right with probability one half."""
 
+    erase: float = 0.0
+    """Probability with which a training image loses a rectangle of 2 to 20 % of its area, filled with zeros
+    (random erasing: Zhong et al. 2020)."""
+
+    erase_from: int = 0
+    """Weights in matrices and kernels, times passes over the training split, from which on rectangles are
+    erased. With less, a training cannot learn its images by heart, and has nothing to gain. 0 for always."""
+
     skip_easy: float = 0.0
     """Probability with which a pass over the training split leaves an example out whose loss was below the
     mean when it was last seen; those that stay count for the others (InfoBatch: Qin et al. 2024). The first
@@ -76,6 +84,7 @@ class Recipe:
             ("batch_doublings", 0),
             ("full_decay", 0),
             ("crop_padding", 0),
+            ("erase_from", 0),
             ("calibration_examples", 2),
         ):
             _check_whole(name, getattr(self, name), low)
@@ -85,7 +94,7 @@ class Recipe:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
-        for name in ("momentum", "warmup", "skip_easy", "label_smoothing"):
+        for name in ("momentum", "warmup", "erase", "skip_easy", "label_smoothing"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name}: expected 0 <= {name} < 1, got {value!r}")
@@ -113,6 +122,15 @@ class Recipe:
         """
         share = weights / self.full_decay if self.full_decay else 1.0
         return self.weight_decay * math.sqrt(min(1.0, share))
+
+    def erasing(self, weights: int, count: int) -> float:
+        """Probability with which an image loses a rectangle.
+
+        Args:
+            weights: How many the network has in matrices and kernels.
+            count: Examples in the training split.
+        """
+        return self.erase if weights * self.examples >= self.erase_from * count else 0.0
 
     @property
     def steps(self) -> int:

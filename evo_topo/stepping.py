@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evo_topo.augmentation import shift_and_flip
+from evo_topo.augmentation import erase, shift_and_flip
 from evo_topo.batches import Batches
 from evo_topo.bfloat16 import Bfloat16Copies, Float32Layers, has_fast_bfloat16
 from evo_topo.binary import clip_latent, latent_weights
@@ -78,19 +78,20 @@ class Step:
 
     def __call__(self) -> Tensor:
         """Trains on the next batch; returns its loss (), on the device."""
-        (index, moves, weights), row = self._batches, self._row
+        (index, *rest), row = self._batches, self._row
         self._row += 1
-        return self.learn(
-            index[row], None if moves is None else moves[row], None if weights is None else weights[row]
-        )
+        return self.learn(index[row], *(None if part is None else part[row] for part in rest))
 
-    def learn(self, index: Tensor, moves: Tensor | None, weights: Tensor | None) -> Tensor:
+    def learn(
+        self, index: Tensor, moves: Tensor | None, weights: Tensor | None, rectangles: Tensor | None
+    ) -> Tensor:
         """Trains on one batch.
 
         Args:
             index: Numbers of its training examples, int64 (batch,).
             moves: How each is moved, (batch, 3), from `draw_moves`; None for not at all.
             weights: How much each counts, (batch,); None for alike.
+            rectangles: What each loses, (batch, 4), from `draw_rectangles`; None for nothing.
 
         Returns:
             Its loss (), on the device.
@@ -100,6 +101,8 @@ class Step:
         self.forget_gradients()
         if moves is not None:
             inputs = shift_and_flip(inputs, moves, recipe.crop_padding)
+        if rectangles is not None:
+            inputs = erase(inputs, rectangles)
         # no cache of casts: it would keep what belongs to a capture
         with torch.autocast(
             device.type, torch.bfloat16, enabled=has_fast_bfloat16(device), cache_enabled=False
@@ -163,15 +166,18 @@ class TabledStep:
         self.set_rate, self.close, self.last_losses = step.set_rate, step.close, step.last_losses
         self._index = integers((self.rows, recipe.batch))
         is_moved = recipe.crop_padding or recipe.flip
-        self._moves = integers((self.rows, recipe.batch, 3)) if is_moved else None
-        self._weights = torch.ones(self._index.shape, device=step.device) if recipe.skip_easy else None
+        moves = integers((self.rows, recipe.batch, 3)) if is_moved else None
+        weights = torch.ones(self._index.shape, device=step.device) if recipe.skip_easy else None
+        shape = (self.rows, recipe.batch, 4)
+        rectangles = torch.zeros(shape, device=step.device) if recipe.erase else None
+        self._rest = moves, weights, rectangles
         self._losses = torch.zeros(recipe.steps, device=step.device)
         self._place = integers(2)  # row of the batches, row of the losses
         self._done = 0
 
     def load(self, batches: Batches) -> None:
         """Gives it the batches of its next steps."""
-        for table, part in zip((self._index, self._moves, self._weights), batches, strict=True):
+        for table, part in zip((self._index, *self._rest), batches, strict=True):
             if table is not None and part is not None:
                 table[: len(part)] = part
         self._place[0] = 0
@@ -187,11 +193,8 @@ class TabledStep:
 
     def _learn(self) -> None:
         row, number = self._place[:1], self._place[1:]
-        loss = self.step.learn(
-            self._index.index_select(0, row)[0],
-            None if self._moves is None else self._moves.index_select(0, row)[0],
-            None if self._weights is None else self._weights.index_select(0, row)[0],
-        )
+        rest = (None if table is None else table.index_select(0, row)[0] for table in self._rest)
+        loss = self.step.learn(self._index.index_select(0, row)[0], *rest)
         self._losses.index_copy_(0, number, loss.view(1))
         self._place += 1
 
@@ -243,6 +246,11 @@ class CapturedStep(TabledStep):
         return graph
 
 
+def weights_of(model: nn.Module) -> int:
+    """Number of trained weights in matrices and kernels."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad and p.ndim > 1)
+
+
 def _optimiser(model: nn.Module, recipe: Recipe, rate: Tensor | None) -> torch.optim.SGD:
     """SGD that decays kernels and matrices, and neither biases nor BatchNorm parameters.
 
@@ -251,11 +259,10 @@ def _optimiser(model: nn.Module, recipe: Recipe, rate: Tensor | None) -> torch.o
     epsilon counts, and steps are up to 316 times as long.
     """
     learned = [p for p in model.parameters() if p.requires_grad]
-    kernels = [p for p in learned if p.ndim > 1]
-    decayed = [p for p in kernels if p[0].numel() > 1]
+    decayed = [p for p in learned if p.ndim > 1 and p[0].numel() > 1]
     others = [p for p in learned if p.ndim <= 1 or p[0].numel() == 1]
     groups = [
-        {"params": decayed, "weight_decay": recipe.decay(sum(p.numel() for p in kernels))},
+        {"params": decayed, "weight_decay": recipe.decay(weights_of(model))},
         {"params": others, "weight_decay": 0.0},
     ]
     nesterov = recipe.momentum > 0  # torch refuses the combination with zero

@@ -1,5 +1,6 @@
 """Training of one network, on one screen: the data set lives on the device, as tensors."""
 
+import dataclasses
 import math
 import time
 from collections import deque
@@ -15,7 +16,7 @@ from evo_topo.distillation import Teaching
 from evo_topo.evaluation import device_of
 from evo_topo.hooks import in_mode
 from evo_topo.recipe import Recipe
-from evo_topo.stepping import CapturedStep, Step, stepper
+from evo_topo.stepping import CapturedStep, Step, stepper, weights_of
 from evo_topo.task import Task
 from evo_topo.training_end import Diverged, Stopped, TrainingResult
 
@@ -60,14 +61,16 @@ def train(
         Diverged: If the loss becomes NaN, infinite or above ten times that of a blind guess; above that of
             a blind guess where `is_further`.
         Stopped: If the halfway loss is above the hurdle.
-        ValueError: If the recipe shifts or flips inputs that are no images.
+        ValueError: If the recipe shifts, flips or erases inputs that are no images.
     """
-    if (recipe.crop_padding or recipe.flip) and len(task.input_shape) != 3:
+    if (recipe.crop_padding or recipe.flip or recipe.erase) and len(task.input_shape) != 3:
         raise ValueError(
-            f"crop_padding and flip: expected images (C, H, W), got inputs {task.input_shape} "
-            f"of task {task.name!r}; set crop_padding=0 and flip=False"
+            f"crop_padding, flip and erase: expected images (C, H, W), got inputs {task.input_shape} "
+            f"of task {task.name!r}; set crop_padding=0, flip=False and erase=0"
         )
     started = time.perf_counter()
+    count = len(task.train.targets)
+    recipe = dataclasses.replace(recipe, erase=recipe.erasing(weights_of(model), count))
     device = device or device_of(model)
     model.to(device).to(memory_format=torch.channels_last)
     with (
@@ -77,10 +80,10 @@ def train(
         closing(stepper(model, task.to(device), recipe, teaching)) as step,
     ):
         generator = torch.Generator(device).manual_seed(seed)
-        sampler = Sampler(len(task.train.targets), recipe, step.rows, generator, step.last_losses)
+        sampler = Sampler(count, recipe, step.rows, generator, step.last_losses)
         steps = _steps(step, sampler, recipe, started + seconds)
         # each look waits for the device: a GPU has an epoch's steps to run before
-        every = _CHECK_EVERY if device.type == "cpu" else len(task.train.targets) // recipe.batch
+        every = _CHECK_EVERY if device.type == "cpu" else count // recipe.batch
         blind = math.log(task.num_classes) if teaching is None else teaching.blind_loss
         limit = (1 if is_further else 10) * blind
         result = _to_the_end(steps, recipe, limit, hurdle, started, max(every, _CHECK_EVERY))

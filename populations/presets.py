@@ -63,6 +63,8 @@ PRESETS: dict[PresetName, Preset] = {
                 full_decay=40_000,
                 clip_norm=5.0,
                 flip=True,
+                erase=0.25,
+                erase_from=300_000,
                 skip_easy=0.5,
             ),
             parents=15,

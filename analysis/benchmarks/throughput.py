@@ -81,7 +81,7 @@ def job_seconds(job: Job) -> float:
     task, images = _data(job.device)
     recipe = PRESETS["fashion-mnist"].config.recipe
     # one size of batch, however long the loops run
-    recipe = dataclasses.replace(recipe, examples=job.examples, batch_doublings=0)
+    recipe = dataclasses.replace(recipe, examples=job.examples, batch_doublings=0, erase=0.0)
     if job.loop == "evo_topo":
         return _seconds_of_train(job, task, recipe)
     model: torch.nn.Module = plain_network(job.network).to(job.device)

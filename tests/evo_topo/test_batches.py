@@ -46,6 +46,20 @@ def test_every_example_of_a_batch_has_a_move_of_its_own(padding: int, flip: bool
     assert seen == [set(range(2 * padding + 1))] * 2 + [{0, 1} if flip else {0}]
 
 
+@pytest.mark.parametrize("probability", [0.0, 0.25])
+def test_every_example_of_a_batch_may_lose_a_rectangle_of_its_own(probability: float) -> None:
+    recipe = Recipe(examples=64 * 7, learning_rate=0.1, erase=probability)
+    batches = drawn(100, recipe, 3)
+    if not probability:
+        assert all(b.rectangles is None for b in batches)
+        return
+    rectangles = torch.cat([b.rectangles for b in batches if b.rectangles is not None])
+    assert rectangles.shape == (7, 64, 4)
+    erased = rectangles[rectangles[..., 2] > 0]
+    assert len(erased) / (7 * 64) == pytest.approx(probability, abs=0.06)
+    assert len(erased.unique(dim=0)) == len(erased)
+
+
 @pytest.mark.parametrize("skip", [0.25, 0.5, 0.9])
 def test_passes_leave_out_easy_examples_and_the_others_of_them_count_for_those(skip: float) -> None:
     losses = torch.full((COUNT,), 0.1)

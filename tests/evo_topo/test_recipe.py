@@ -33,6 +33,11 @@ from evo_topo.recipe import LEAST_STEPS, Recipe
         ("warmup", 1.0),
         ("warmup", -0.1),
         ("crop_padding", -1),
+        ("erase", 1.0),
+        ("erase", -0.1),
+        ("erase", math.nan),
+        ("erase_from", -1),
+        ("erase_from", 0.5),
         ("skip_easy", 1.0),
         ("skip_easy", -0.1),
         ("skip_easy", math.nan),
@@ -95,3 +100,15 @@ def test_module_needs_only_the_standard_library() -> None:
 def test_few_weights_decay_less(full_decay: int, weights: int, decay: float) -> None:
     recipe = Recipe(examples=64, learning_rate=0.1, weight_decay=0.01, full_decay=full_decay)
     assert recipe.decay(weights) == pytest.approx(decay)
+
+
+@pytest.mark.parametrize(
+    ("erase_from", "weights", "erased"),
+    [(0, 1, 0.25), (5000, 1000, 0.25), (5001, 1000, 0.0), (5001, 1001, 0.25)],
+)
+def test_images_lose_rectangles_where_many_weights_see_them_often(
+    erase_from: int, weights: int, erased: float
+) -> None:
+    """Five passes over 200 examples."""
+    recipe = Recipe(examples=1000, learning_rate=0.1, erase=0.25, erase_from=erase_from)
+    assert recipe.erasing(weights, 200) == erased

@@ -18,6 +18,7 @@ RECIPES = [
     Recipe(examples=64 * 20, learning_rate=0.05),
     Recipe(examples=64 * 20, learning_rate=0.05, crop_padding=1),
     Recipe(examples=64 * 20, learning_rate=0.05, crop_padding=1, flip=True),
+    Recipe(examples=64 * 20, learning_rate=0.05, crop_padding=1, flip=True, erase=0.25),
     Recipe(examples=64 * 60, learning_rate=0.05, skip_easy=0.5, clip_norm=0.5),
 ]
 
@@ -79,7 +80,7 @@ def test_weights_scale_what_each_example_teaches_and_its_loss_is_remembered(digi
     assert step.last_losses is not None
     assert bool(step.last_losses.isnan().all())
     step.set_rate(0.1)
-    step.load(Batches(index[None], None, weights[None]))
+    step.load(Batches(index[None], None, weights[None], None))
     found = step()
     step.close()
     losses = [

@@ -186,6 +186,18 @@ def test_decay_spares_a_weight_alone_in_its_filter(digits: Task) -> None:
     torch.testing.assert_close(lone.weight, torch.full_like(lone.weight, 0.5), rtol=0.05, atol=0)
 
 
+@pytest.mark.parametrize("is_long", [False, True])
+def test_only_a_training_that_could_learn_by_heart_erases(digits: Task, is_long: bool) -> None:
+    count, weights = len(digits.train.targets), 16 * 9 + 32 * 16 * 9 + 512 * 10
+    plain = Recipe(examples=2 * count, learning_rate=0.1)
+    bound = 2 * weights if is_long else 2 * weights + 1
+    ruled = dataclasses.replace(plain, erase=0.25, erase_from=bound)
+    models = [conv_net(), conv_net()]
+    train(models[0], digits, ruled, seed=0)
+    train(models[1], digits, dataclasses.replace(plain, erase=0.25 if is_long else 0.0), seed=0)
+    assert same_weights(*models)
+
+
 @pytest.mark.parametrize("limit", [0.01, 1e3])
 def test_a_gradient_above_the_limit_is_cut_to_it(wine: Task, limit: float) -> None:
     """One full-batch step: cut, all parameters together move by its rate times the limit; else, as ever."""
