@@ -1,7 +1,7 @@
 """Convolutions that read every n-th point before they mix channels, where their window is one point.
 
-They compute what torch's do, whose way back overruns memory on the CPU where such a convolution has a stride
-and few channels (torch 2.15 with oneDNN).
+They compute what torch's do, whose way back overruns memory on the CPU where such a convolution has a stride,
+its input is in channels_last and has few channels: fewer than 8 with AVX2 (oneDNN's issue 6035, torch 2.14).
 """
 
 from __future__ import annotations

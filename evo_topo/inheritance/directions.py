@@ -239,6 +239,12 @@ def conv_weight_gradient(op: Conv, read: Tensor, size: Sequence[int], gradient: 
     for dim in range(2, gradient.dim()):
         gradient = gradient[(slice(None),) * dim + (slice(None, None, step),)]
     stride = [step * places for places in op.stride]
+    if set(op.kernel) == {1} and not any(op.padding):  # with a stride it overruns memory: see `sampling`
+        ends = [
+            slice(None, extent * places, places)
+            for extent, places in zip(gradient.shape[2:], stride, strict=True)
+        ]
+        read, stride = read[(slice(None), slice(None), *ends)], [1] * len(ends)
     # torch.nn.grad's own functions expand one number to the weight, and crash on channels_last
     weight, zeros = read.new_zeros(tuple(size)), [0] * len(op.kernel)
     settings = (stride, op.padding, op.dilation, False, zeros, op.groups, (False, True, False))

@@ -1,77 +1,22 @@
-"""A step that reads tables, and one that is replayed, train as the plain one does."""
+"""One step learns what its batch teaches."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 from torch import nn
 
-from evo_topo import stepping
-from evo_topo.batches import Batches, Sampler
+from evo_topo.augmentation import draw_rectangles, erase
+from evo_topo.batches import Batches
+from evo_topo.bfloat16 import has_fast_bfloat16
 from evo_topo.datasets import load_dataset
-from evo_topo.distillation import Teaching
 from evo_topo.recipe import Recipe
-from evo_topo.stepping import CapturedStep, Step, TabledStep
-from evo_topo.task import Task
-
-RECIPES = [
-    Recipe(examples=64 * 20, learning_rate=0.05),
-    Recipe(examples=64 * 20, learning_rate=0.05, crop_padding=1),
-    Recipe(examples=64 * 20, learning_rate=0.05, crop_padding=1, flip=True),
-    Recipe(examples=64 * 20, learning_rate=0.05, crop_padding=1, flip=True, erase=0.25),
-    Recipe(examples=64 * 60, learning_rate=0.05, skip_easy=0.5, clip_norm=0.5),
-]
+from evo_topo.stepping import Step
 
 
-@pytest.fixture(scope="module")
-def digits() -> Task:
-    return load_dataset("digits")
-
-
-def small_net(dropout: float = 0.0) -> nn.Sequential:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(
-            nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(8),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Dropout(dropout),
-            nn.Linear(128, 10),
-        )
-
-
-def losses_of(step: Step | TabledStep, task: Task, recipe: Recipe) -> list[float]:
-    """Losses of a training, then over, whose rate falls step by step, in batches that do not depend on it."""
-    generator = torch.Generator(task.train.inputs.device).manual_seed(0)
-    losses: list[torch.Tensor] = []
-    sampler = Sampler(len(task.train.targets), recipe, 8, generator, step.last_losses)
-    for batches in sampler:
-        step.load(batches)
-        for _ in batches.examples:
-            step.set_rate(recipe.learning_rate * (1 - len(losses) / recipe.steps))
-            losses.append(step())
-    step.close()
-    return torch.stack(losses).tolist()  # read at the end: each still holds its own value
-
-
-def teaching_of(task: Task) -> Teaching:
-    return Teaching.of(small_net().to(task.train.inputs.device), task, 0.5)
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("taught", [False, True])
-def test_tables_change_nothing(digits: Task, recipe: Recipe, taught: bool) -> None:
-    teaching = teaching_of(digits) if taught else None
-    plain, tabled = small_net(), small_net()
-    expected = losses_of(Step(plain, digits, recipe, teaching), digits, recipe)
-    assert losses_of(TabledStep(Step(tabled, digits, recipe, teaching)), digits, recipe) == expected
-    pairs = zip(plain.state_dict().values(), tabled.state_dict().values(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
-    assert len(set(expected)) == recipe.steps
-
-
-def test_weights_scale_what_each_example_teaches_and_its_loss_is_remembered(digits: Task) -> None:
+def test_weights_scale_what_each_example_teaches_and_its_loss_is_remembered() -> None:
+    digits = load_dataset("digits")
     recipe = Recipe(examples=64 * 20, learning_rate=0.1, momentum=0, weight_decay=0, skip_easy=0.5)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     reference = copy.deepcopy(model).double()
@@ -92,7 +37,7 @@ def test_weights_scale_what_each_example_teaches_and_its_loss_is_remembered(digi
     ]
     loss = sum(weight * one for weight, one in zip(weights.tolist(), losses, strict=True)) / 64
     loss.backward()
-    tolerance = 2e-2 if stepping.has_fast_bfloat16(torch.device("cpu")) else 1e-5
+    tolerance = 2e-2 if has_fast_bfloat16(torch.device("cpu")) else 1e-5
     assert found.item() == pytest.approx(loss.item(), rel=tolerance)
     for moved, parameter in zip(model.parameters(), reference.parameters(), strict=True):
         expected = (parameter - 0.1 * parameter.grad).float()
@@ -102,54 +47,22 @@ def test_weights_scale_what_each_example_teaches_and_its_loss_is_remembered(digi
     assert step.last_losses.isnan().sum() == len(digits.train.targets) - 64
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("taught", [False, True])
-def test_a_captured_step_gives_the_losses_of_a_launched_one(
-    digits: Task, recipe: Recipe, taught: bool
-) -> None:
-    task = digits.to("cuda")
-    teaching = teaching_of(task) if taught else None
-    captured = CapturedStep(Step(small_net().cuda(), task, recipe, teaching))
-    losses = losses_of(captured, task, recipe)
-    launched = losses_of(Step(small_net().cuda(), task, recipe, teaching), task, recipe)
-    assert captured._graph is not None
-    assert losses == pytest.approx(launched, rel=0.02)
-
-
-@pytest.mark.gpu
-def test_each_replay_draws_its_own_dropout(digits: Task) -> None:
-    recipe = Recipe(examples=64 * 20, learning_rate=1e-9, warmup=0)
-    task, model = digits.to("cuda"), small_net(dropout=0.5).cuda()
-    step = CapturedStep(Step(model, task, recipe, None))
-    generator = torch.Generator("cuda").manual_seed(0)
-    batches = next(iter(Sampler(64, recipe, recipe.steps, generator, None)))
-    same = batches.examples[:1].expand_as(
-        batches.examples
-    )  # one batch again and again, at a rate of nearly zero
-    step.load(batches._replace(examples=same))
-    losses = [step() for _ in range(recipe.steps)]
-    assert step._graph is not None
-    assert len(set(torch.stack(losses).tolist())) == recipe.steps
-
-
-@pytest.mark.gpu
-def test_what_cannot_be_captured_is_launched(digits: Task) -> None:
-    class Waits(nn.Module):
-        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            return inputs * inputs.flatten()[0].isfinite().item()  # waits for the device
-
-    recipe, task = RECIPES[1], digits.to("cuda")
-    before, model = torch.cuda.get_rng_state(), nn.Sequential(Waits(), *small_net()).cuda()
-    step = CapturedStep(Step(model, task, recipe, None))
-    losses = losses_of(step, task, recipe)
-    launched = losses_of(Step(small_net().cuda(), task, recipe, None), task, recipe)
-    assert step._graph is None
-    assert torch.equal(torch.cuda.get_rng_state(), before)
-    torch.nn.functional.dropout(torch.ones(9, device="cuda"))  # random numbers are drawn as before
-    assert losses == pytest.approx(launched, rel=0.02)
-
-
-def test_the_step_fits_its_device(digits: Task) -> None:
-    step = stepping.stepper(small_net(), digits, RECIPES[0], None)
-    assert isinstance(step, Step)  # no GPU is asked for on the CPU
+def test_what_a_rectangle_hides_is_not_learned() -> None:
+    digits, index = load_dataset("digits"), torch.arange(64)
+    rectangles = draw_rectangles(64, 0.5, torch.Generator().manual_seed(0))
+    inputs = digits.train.inputs.clone()
+    inputs[:64] = erase(inputs[:64], rectangles)
+    hidden = dataclasses.replace(digits, train=dataclasses.replace(digits.train, inputs=inputs))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    losses, weights = [], []
+    for task, part in ((digits, rectangles[None]), (hidden, None), (digits, None)):
+        twin = copy.deepcopy(model)
+        step = Step(twin, task, Recipe(examples=64, learning_rate=0.1), None)
+        step.set_rate(0.1)
+        step.load(Batches(index[None], None, None, part))
+        losses.append(step().item())
+        step.close()
+        weights.append(twin[1].weight)
+    assert losses[0] == losses[1] != losses[2]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
