@@ -83,7 +83,7 @@ def erase(images: Tensor, rectangles: Tensor) -> Tensor:
     """Sets a rectangle of each image to zero, in all channels.
 
     Args:
-        images: Raw images (N, C, H, W), of any type.
+        images: Raw images (N, C, H, W), of any type, finite.
         rectangles: From `draw_rectangles`, (N, 4), on the same device. A pixel belongs to one if its centre
             does.
 
@@ -92,6 +92,7 @@ def erase(images: Tensor, rectangles: Tensor) -> Tensor:
     """
     top, left, height, width = rectangles[:, :, None].unbind(1)  # (N, 1) each
     rows, columns = ((torch.arange(size, device=images.device) + 0.5) / size for size in images.shape[2:])
-    is_row = (rows >= top) & (rows < top + height)
-    is_column = (columns >= left) & (columns < left + width)
-    return images.masked_fill((is_row[:, :, None] & is_column[:, None, :])[:, None], 0)
+    row_stays = (rows < top) | (rows >= top + height)
+    column_stays = (columns < left) | (columns >= left + width)
+    stays = row_stays[:, :, None] | column_stays[:, None, :]
+    return images * stays[:, None]  # half the time of filling

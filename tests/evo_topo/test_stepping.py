@@ -52,7 +52,7 @@ def test_what_a_rectangle_hides_is_not_learned() -> None:
     rectangles = draw_rectangles(64, 0.5, torch.Generator().manual_seed(0))
     inputs = digits.train.inputs.clone()
     inputs[:64] = erase(inputs[:64], rectangles)
-    hidden = dataclasses.replace(digits, train=dataclasses.replace(digits.train, inputs=inputs))
+    hidden = dataclasses.replace(digits, train=digits.train._replace(inputs=inputs))
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     losses, weights = [], []
     for task, part in ((digits, rectangles[None]), (hidden, None), (digits, None)):
