@@ -59,6 +59,7 @@ def shift_and_flip(images: Tensor, moves: Tensor, padding: int) -> Tensor:
 def draw_rectangles(count: int, probability: float, generator: torch.Generator) -> Tensor:
     """Draws which rectangle each image of a batch loses (random erasing: Zhong et al. 2020).
 
+    torchvision's own draws on the host, one rectangle for a whole batch, which a CUDA graph cannot replay.
     Areas are uniform within `ERASED_AREA`, the logarithm of the ratio of sides within that of `ERASED_RATIO`.
 
     Args:

@@ -36,7 +36,7 @@ class Watch(TorchDispatchMode):
 def narrow(kind):
     """Pointwise convolutions that read few channels, one with a stride, one on a large map, on digits."""
     net, settings = Sketch(1, 8, 8), {"sparse": {"fan_in": 2}, "binary": {"binary": True}}.get(kind, {})
-    x = net.relu(net.conv(net.input, 3, 3))
+    x = net.relu(net.conv(net.input, 3, 3, padding=(3, 3)))
     x = net.relu(net.conv(x, 4, 1))
     x = net.relu(net.conv(x, 5, 1, stride=(2, 2), **settings))
     return net.end(net.conv(x, 6, 3), 10)

@@ -26,6 +26,12 @@ def strided():
     return net.end(x)
 
 
+def pointwise():
+    net = Sketch(3, 9, 7)
+    x = net.conv(net.input, 4, 1, stride=(2, 3), bias=True)
+    return net.end(net.conv(x, 5, 1, stride=(1, 2)))
+
+
 def pooled():
     net = Sketch(2, 8, 8)
     x = net.add(Pool((2, 2), "avg"), net.conv(net.input, 4, 3))
@@ -43,7 +49,7 @@ def flattened():
     return net.finish(net.linear(net.add(Flatten(), net.conv(net.input, 4, 3)), 3))
 
 
-LINEAR = {make.__name__: make for make in (deep_linear, strided, pooled, series, flattened)}
+LINEAR = {make.__name__: make for make in (deep_linear, strided, pointwise, pooled, series, flattened)}
 """Networks with nothing but linear operations, in which the promised gradient is exact."""
 
 
