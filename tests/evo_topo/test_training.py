@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from itertools import count
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -245,9 +246,10 @@ def test_a_network_that_leaves_out_easy_examples_learns(digits: Task) -> None:
     assert evaluate(model, digits.validation, digits).accuracy >= 0.95
 
 
-def test_augmentation_is_refused_without_images(wine: Task) -> None:
+@pytest.mark.parametrize("asked", [{"flip": True}, {"crop_padding": 1}, {"erase": 0.25}])
+def test_augmentation_is_refused_without_images(wine: Task, asked: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"expected images \(C, H, W\), got inputs \(13,\)"):
-        train(mlp(), wine, Recipe(examples=64, learning_rate=0.1, flip=True), seed=0)
+        train(mlp(), wine, Recipe(examples=64, learning_rate=0.1, **asked), seed=0)
 
 
 def test_divergence_is_noticed_and_travels(digits: Task) -> None:
