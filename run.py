@@ -206,7 +206,7 @@ def print_plan(arguments: Arguments) -> None:
         data = record_of(load_dataset(config.preset, config.data_dir), is_own=False)
         founder = found or PRESETS[config.preset].founder()
     devices = resolve_devices(config.devices, config.workers, config.threads)
-    print(config.with_ahead(len(devices)).to_json())
+    print(config.for_slots(len(devices)).to_json())
     shape = " x ".join(map(str, data.input_shape))
     names = "train", "validation", "test"
     sizes = ", ".join(f"{size:,} {name}" for size, name in zip(data.examples, names, strict=True))

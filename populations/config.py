@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -21,6 +22,8 @@ CHANGEABLE = frozenset({"generations", "minutes", "compare", "workers", "devices
 are polished)."""
 LEAST_AHEAD = 6
 """So that up to six workers give the same lineage."""
+MOST_HEIRS = 2
+"""On Fashion-MNIST, prunes of the polished begin better than survivors down to a quarter of the founder."""
 
 
 class ConfigError(ValueError):
@@ -80,6 +83,10 @@ class Config:
     polish_share: float = 0.5
     """Share of a timed run that is left for them; they train for as long as it allows."""
 
+    heirs: Optional[int] = None
+    """For how many of them, from the second costliest down, a prune of the one polished before competes. None
+    for 2, and with many devices for fewer in a timed run, since they wait for each other."""
+
     distill: float = 0.0
     """Share of their loss that is the distance from a teacher's answers, 0 for none: the founder for
     comparison teaches or, without one, the costliest of them; it trains first."""
@@ -113,7 +120,8 @@ class Config:
 
     outward: float = 0.33
     """Share of the children by which the cheapest survivor draws the front out, until it is near the accuracy
-    floor, beside those that it has as one parent among others."""
+    floor, beside those that it has as one parent among others. Unless this is 0, the cheapest of the polished
+    is then pruned on, as far as the floor."""
 
     ceiling: Optional[float] = 1.0
     """Most FLOPs of a child, as a multiple of the founder's; None for no limit."""
@@ -147,7 +155,7 @@ class Config:
         counts = ("parents", "offspring", "founder_examples", "polished", "screened", "probe_examples")
         for name in (*counts, "threads"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("polish_examples", "ahead"):
+        for name in ("polish_examples", "heirs", "ahead"):
             value = getattr(self, name)
             self._check(name, value is None or value >= 0, "at least 0")
         for name in ("generations", "workers", "doubling"):
@@ -166,14 +174,16 @@ class Config:
         if not fine:
             raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)}")
 
-    def with_ahead(self, slots: int) -> Config:
-        """The same, with a number for `ahead`.
+    def for_slots(self, slots: int) -> Config:
+        """The same, with numbers for `ahead` and `heirs`.
 
         Args:
             slots: Children that can be developed at once.
         """
         ahead = max(LEAST_AHEAD, slots) if self.ahead is None else self.ahead
-        return dataclasses.replace(self, ahead=ahead)
+        fitting = MOST_HEIRS if self.minutes is None else math.floor(self.polished / slots - 1.5)
+        heirs = max(0, min(MOST_HEIRS, fitting)) if self.heirs is None else self.heirs
+        return dataclasses.replace(self, ahead=ahead, heirs=heirs)
 
     def to_json(self) -> str:
         """The configuration as JSON text."""

@@ -87,7 +87,7 @@ class Evolution:
         slots: Slots,
         report: Report,
     ) -> None:
-        self.config = config = config.with_ahead(len(slots.devices))
+        self.config = config = config.for_slots(len(slots.devices))
         self.founder = founder
         self.lineage = lineage
         self.report = report

@@ -88,12 +88,14 @@ class Generations:
             generation: Its number.
             children: Ids of all its children, developed.
             elapsed: Seconds since the run began.
-            is_polish: Whether the children are survivors who were polished.
+            is_polish: Whether the children are survivors who were polished, and who draws the front out.
         """
         born = [self.memory.individuals[i] for i in children]
         if is_polish:
-            kept = [kept_after_polish(i, self.memory.individuals[i.parent or 0]) for i in born]
-            chosen = self.judge.select_polished(kept, self.population, generation, self.toolbox)
+            further = [i for i in born if i.edit is None]
+            kept = [kept_after_polish(i, self.memory.individuals[i.parent or 0]) for i in further]
+            drawn = [i for i in born if i.edit is not None and self.judge.is_able(i)]
+            chosen = self.judge.select_polished([*kept, *drawn], self.population, generation, self.toolbox)
         else:
             able = [child for child in born if child.is_alive]
             chosen = self.judge.select([*self.population, *able], generation, self.toolbox, self.is_taught)

@@ -109,7 +109,7 @@ class Lineage:
             generation: Its number.
             ids: The survivors.
             seconds: What the run had taken by then.
-            is_polish: Whether its children were not bred but survivors that trained on.
+            is_polish: Whether its children are survivors that trained on, and who draws their front out.
         """
         with self._written():
             self._db.executemany("INSERT INTO population VALUES (?, ?)", [(generation, i) for i in ids])
@@ -127,7 +127,7 @@ class Lineage:
         return {row["generation"]: row["seconds"] for row in self._rows("SELECT * FROM generation")}
 
     def polished(self) -> set[int]:
-        """Numbers of the generations in which survivors only trained on."""
+        """Numbers of the generations in which survivors were polished."""
         return {row["generation"] for row in self._rows("SELECT * FROM generation WHERE is_polish")}
 
     def polishing(self) -> int | None:

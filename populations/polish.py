@@ -1,20 +1,25 @@
-"""The polish: survivors that span the front train on, each for so long that a timed run ends in time."""
+"""The polish: survivors that span the front train on, each for so long that a timed run ends in time.
+
+Of the costliest, each is pruned to the size of the next one, in whose place the prune is polished if it is
+better. The cheapest is pruned on, as far as the accuracy floor.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
 
 import msgspec
 
 from populations.births import Birth, further_training
+from populations.calibrating import calibration_from
 from populations.config import Config
 from populations.dispatch import Dispatch, EvolutionError
 from populations.generations import Generations
-from populations.individual import Individual
 from populations.orders import Order, Teacher
 from populations.polish_plan import PolishPlan
+from populations.pruning_on import PruningOn
 from populations.reference import reference_from, reference_order
 from populations.schedule import Schedule
 from populations.selection import kept_after_polish
@@ -27,8 +32,8 @@ def polish(
 ) -> None:
     """One more generation, in which every promising survivor has a child that trains on for longer.
 
-    The founder for comparison trains beside them, or before them if they learn from it. Those that take
-    longest come first: none is waited for alone.
+    The founder for comparison trains beside them, or before them if they learn from it. Whoever others wait
+    for comes first; then those that take longest: none is waited for alone.
 
     Args:
         config: Of the run.
@@ -44,21 +49,22 @@ def polish(
     if config.compare:
         trainings.begin_reference()
     teacher = trainings.teacher() if config.distill and trainings.waiting else None
-    while trainings.waiting or dispatch.crew.is_busy:
+    while True:
+        trainings.prune_on(teacher)
         while trainings.waiting and dispatch.crew.has_free_slot:
-            trainings.begin(trainings.waiting[0], trainings.plan.examples(trainings.waiting), teacher)
-        if dispatch.crew.is_busy:
-            trainings.wait()
-    children = [birth.id for birth in trainings.births.values()]
-    generations.select(generations.last + 1, children, schedule.elapsed, is_polish=True)
+            trainings.begin_next(teacher)
+        if not dispatch.crew.is_busy:
+            break
+        trainings.wait()
+    generations.select(generations.last + 1, trainings.children, schedule.elapsed, is_polish=True)
 
 
 class _Trainings:
     """Trainings of the last phases; arguments as of `polish`.
 
     Attributes:
-        births: Children of those who are polished, by their parents' ids.
-        waiting: Who has not begun; whoever takes longest comes first.
+        children: Ids of those who are polished, and of those who draw the front out.
+        waiting: Who has not begun and waits for nobody, in turn.
         plan: How long they train.
     """
 
@@ -68,22 +74,72 @@ class _Trainings:
         self._config, self._generations, self._wait = config, generations, wait
         self._schedule, self._dispatch = schedule, dispatch
         generation, finalists = generations.last + 1, generations.finalists
-        ids = count(generations.memory.first_id(generation))
-        self.births: dict[int, Birth] = {
-            parent.id: further_training(parent, next(ids), generation) for parent in finalists.promising
-        }
-        self.plan = plan = PolishPlan(schedule, finalists)
-        self.waiting = sorted(
-            finalists.promising, key=lambda parent: -schedule.polish_seconds(parent, plan.first_examples)
-        )
+        promising, heirs = finalists.promising, schedule.heirs(finalists)
+        self._places = list(promising[::-1][1 : heirs + 1])
+        now = [parent for parent in promising if parent not in self._places]
+        ids = count(generations.memory.first_id(generation))  # parents come before their children
+        self._births = {parent.id: further_training(parent, next(ids), generation) for parent in now}
+        numbers = [(next(ids), next(ids)) for _ in self._places]
+        self.children = [*(birth.id for birth in self._births.values()), *(further for _, further in numbers)]
+        self._born = len(promising)
+        self.plan = PolishPlan(schedule, finalists)
+        seconds = partial(schedule.polish_seconds, examples=self.plan.first_examples)
+        self.waiting = sorted(now, key=seconds, reverse=True)
         self._reference: Order | None = None
+        self._heirs: Iterator[Birth | None] = iter(())
+        self._outward: Iterator[Birth | None] = iter(())
+        calibration = calibration_from(generations.memory.lessons_until(generations.last))
+        pruning = PruningOn(config, generations, dispatch, calibration)
+        if schedule.draws_out(finalists):
+            self.waiting.sort(key=lambda parent: parent is not promising[0])
+            self._outward = pruning.outward(self._births[promising[0].id], ids)
+        if self._places:
+            self.waiting.sort(key=lambda parent: parent is not promising[-1])
+            self._heirs = pruning.heirs(self._births[promising[-1].id], tuple(self._places), numbers)
 
-    def begin(self, parent: Individual, examples: int, teacher: Teacher | None = None) -> None:
-        """Has one of those who wait trained on so many examples, before scaling."""
-        self.waiting.remove(parent)
-        birth, foreseen = self.births[parent.id], self._schedule.polish_seconds(parent, examples)
+    def begin_next(self, teacher: Teacher | None = None) -> None:
+        """Has the next one of those who wait trained on, for as long as time allows."""
+        examples = self.plan.examples([*self.waiting, *self._places], heirs=len(self._places))
+        self._submit(self._births[self.waiting.pop(0).id], examples, teacher)
+
+    def prune_on(self, teacher: Teacher | None) -> None:
+        """Has those developed who others had to be waited for, as soon as it can be told who they are."""
+        for birth in self._heirs:
+            if birth is None:
+                break
+            if birth.edit is not None:
+                examples = self._schedule.child_examples(self._generations.last)
+                self._submit(birth, examples, None, self._config.inherited_rate)
+            else:
+                examples = self.plan.examples([*self.waiting, *self._places], heirs=len(self._places) - 1)
+                del self._places[0]
+                self._submit(birth, examples, teacher)
+        for birth in self._outward:
+            if birth is None:
+                return
+            examples = self._schedule.drawn_examples(self.plan.first_examples)
+            if not self._has_time(birth, examples):
+                self._outward = iter(())
+                break
+            self.children.append(birth.id)
+            self._submit(birth, examples, teacher)
+            self.plan.kept_seconds -= self._foreseen(birth, examples)
+        self.plan.kept_seconds = 0.0
+
+    def _has_time(self, birth: Birth, examples: int) -> bool:
+        is_developed = birth.id in self._generations.memory.individuals
+        return is_developed or self.plan.has_time(self._foreseen(birth, examples))
+
+    def _foreseen(self, birth: Birth, examples: int) -> float:
+        """Seconds that a birth takes, judged by its parent, with so many examples before scaling."""
+        return 0.0 if birth.parent is None else self._schedule.polish_seconds(birth.parent, examples)
+
+    def _submit(self, birth: Birth, examples: int, teacher: Teacher | None, rate: float = 1.0) -> None:
+        """Has a birth developed, with so many examples before scaling, for no longer than is foreseen."""
+        foreseen = self._foreseen(birth, examples)
         scaled, limit = partial(self._schedule.scaled, examples), self.plan.limit(foreseen)
-        if self._dispatch.submit(birth, scaled, teacher=teacher, seconds=limit):
+        self._born += birth.edit is not None
+        if self._dispatch.submit(birth, scaled, rate, teacher, limit):
             self.plan.begin(birth.id, foreseen)
 
     def begin_reference(self) -> None:
@@ -100,17 +156,18 @@ class _Trainings:
 
     def wait(self) -> None:
         """Waits until some are done."""
-        self.plan.finish(self._wait(len(self.births)))
+        self.plan.finish(self._wait(self._born))
 
     def teacher(self) -> Teacher:
         """Whom the others learn from, once trained: the founder for comparison, or the costliest of them."""
         best, order = self._generations.finalists.promising[-1], self._reference
         if order is None:
-            self.begin(best, self.plan.first_examples)
+            self.waiting.remove(best)
+            self._submit(self._births[best.id], self.plan.first_examples, None)
         while self._dispatch.crew.is_busy:
             self.wait()
         if order is None:
-            polished = self._generations.memory.individuals[self.births[best.id].id]
+            polished = self._generations.memory.individuals[self._births[best.id].id]
             network = kept_after_polish(polished, best)
         elif outcome := order.read_outcome():
             network = reference_from(outcome, self._generations.founder)

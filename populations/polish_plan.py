@@ -20,11 +20,17 @@ class PolishPlan:
     Args:
         schedule: Of the run.
         finalists: Who is polished.
+
+    Attributes:
+        first_examples: Training examples of those who begin first, before scaling.
+        kept_seconds: Kept free for drawing the front out, at a pace of 1.
     """
 
     def __init__(self, schedule: Schedule, finalists: Finalists) -> None:
         self.schedule = schedule
         self.first_examples = schedule.polish_examples(finalists)
+        self.kept_seconds = schedule.drawing_seconds(finalists, self.first_examples)
+        self._child_seconds = schedule.child_seconds  # before those who are polished count as children
         self._running: dict[int, tuple[float, float]] = {}  # when they began, how long they should take
         self._foreseen = self._taken = 0.0
 
@@ -44,8 +50,13 @@ class PolishPlan:
             self._taken += self.schedule.elapsed - begun
             self._foreseen += foreseen
 
-    def examples(self, waiting: Sequence[Individual]) -> int:
-        """Training examples of those who have not begun, before scaling: in a timed run, what time allows."""
+    def examples(self, waiting: Sequence[Individual], heirs: int = 0) -> int:
+        """Training examples of those who have not begun, before scaling: in a timed run, what time allows.
+
+        Args:
+            waiting: They.
+            heirs: Children that are to be developed besides.
+        """
         schedule = self.schedule
         if schedule.config.minutes is None:
             return self.first_examples
@@ -54,9 +65,14 @@ class PolishPlan:
 
         def last_seconds(examples: int) -> float:
             tasks = [pace * schedule.polish_seconds(individual, examples) for individual in waiting]
+            tasks.append(pace * (max(0.0, self.kept_seconds) + heirs * self._child_seconds))
             return makespan(tasks, schedule.slots, busy)
 
         return schedule.most_examples(last_seconds)
+
+    def has_time(self, seconds: float) -> bool:
+        """Whether there is time for a training that should take so many seconds at a pace of 1."""
+        return self.pace * seconds <= self.schedule.left
 
     def limit(self, seconds: float) -> float:
         """For how long a training may go on that should take so many seconds at a pace of 1."""

@@ -46,6 +46,7 @@ PRESETS: dict[PresetName, Preset] = {
             founder_examples=7000,
             polish_examples=30_000,
             polished=12,
+            heirs=0,
             doubling=5,
             accuracy_floor=0.95,
         ),

@@ -30,8 +30,8 @@ class Result(NamedTuple):
     Attributes:
         run_dir: The run folder.
         front: Pareto front of accuracy against FLOPs, by rising FLOPs.
-        founder: The founder, trained in one go on as many examples as the longest line of descent, in a timed
-            run as was foreseen when the polish began; None where no comparison was asked for.
+        founder: The founder, trained in one go on as many examples as the longest line of descent up to its
+            polish, in a timed run as was foreseen when that began; None where no comparison was asked for.
         founder_examples: That number of examples.
         logbook: DEAP's logbook of all generations.
     """

@@ -65,7 +65,7 @@ def evolve(
         config = resumed(config)
     run_dir = config.run_dir or free_folder(config.preset)
     is_new = config.run_dir is None or _make_folder(run_dir)
-    config = dataclasses.replace(config.with_ahead(len(devices)), run_dir=run_dir)
+    config = dataclasses.replace(config.for_slots(len(devices)), run_dir=run_dir)
     with _only_driver(run_dir):
         try:
             if not resume:
@@ -128,7 +128,9 @@ def resumed(config: Config) -> Config:
     if run_dir is None:
         raise ConfigError("run_dir: expected the folder of the run to resume, got none")
     stored = load_config(run_dir)
-    config = config if config.ahead is not None else dataclasses.replace(config, ahead=stored.ahead)
+    ahead = stored.ahead if config.ahead is None else config.ahead
+    heirs = stored.heirs if config.heirs is None else config.heirs
+    config = dataclasses.replace(config, ahead=ahead, heirs=heirs)
     config.check_resumable(stored)
     if config.compare != stored.compare and (run_dir / DATABASE).exists():
         with Lineage(run_dir, read_only=True) as lineage:

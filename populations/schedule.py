@@ -21,6 +21,9 @@ CROWDED = 1.15
 founder, who was trained alone, or by children, who do much else. Twelve polished networks took 1.14."""
 FOUNDER_SHARE = 0.2
 """Most of a timed run that the founder trains for."""
+DRAWN, DRAWN_STEPS = 0.125, 3
+"""Training examples of whoever draws the polished front out, as a share of those of a polish, and how many of
+them time is kept for."""
 END_SECONDS = 5.0
 """Kept free at the end of a timed run for measuring the front on the test split."""
 
@@ -125,16 +128,44 @@ class Schedule:
 
         Args:
             finalists: Whom it is compared with.
-            polish_examples: Training examples that they are still going to see, before scaling.
+            polish_examples: Training examples that they are still going to see, before scaling. Heirs see
+                those of everyone before them as well.
         """
-        polished = [i.total_examples + self.scaled(polish_examples, i.genome) for i in finalists.promising]
-        return max([finalists.longest, *polished])
+        promising, heirs = finalists.promising, self.heirs(finalists)
+        further = [self.scaled(polish_examples, i.genome) for i in promising]
+        lines = [i.total_examples + more for i, more in zip(promising, further, strict=True)]
+        if heirs:
+            lines.append(promising[-1].total_examples + sum(further[-heirs - 1 :]))
+        return max([finalists.longest, *lines])
 
     def polish_seconds(self, individual: Individual, examples: int) -> float:
         """Seconds that a survivor takes in the polish, with so many examples before scaling."""
         return self._crowding * development_seconds(
             individual.outcome, self.config.recipe, self.scaled(examples, individual.genome)
         )
+
+    def draws_out(self, finalists: Finalists) -> bool:
+        """Whether the polished front is drawn out: where there is a front."""
+        return self._bears_prunes and len(finalists.promising) > 1 and self.config.outward > 0
+
+    @property
+    def _bears_prunes(self) -> bool:
+        return self.config.mutations != "growths" and self.config.objective == "pareto"
+
+    def heirs(self, finalists: Finalists) -> int:
+        """For how many of those who are polished heirs compete: not for the costliest, nor the cheapest."""
+        config, others = self.config, len(finalists.promising) - 2
+        return max(0, min(config.heirs or 0, others)) if self._bears_prunes and config.inherit else 0
+
+    def drawn_examples(self, polish_examples: int) -> int:
+        """Training examples of whoever draws the front out, before scaling, by those of the polish."""
+        return max(self.config.recipe.batch_size, round(DRAWN * polish_examples))
+
+    def drawing_seconds(self, finalists: Finalists, examples: int) -> float:
+        """Seconds kept for drawing the front out, with so many examples of polish before scaling."""
+        if not self.draws_out(finalists):
+            return 0.0
+        return DRAWN_STEPS * self.polish_seconds(finalists.promising[0], self.drawn_examples(examples))
 
     def reference_seconds(self, examples: int) -> float:
         """Seconds that training the founder for comparison takes beside the polish."""
@@ -149,6 +180,9 @@ class Schedule:
     def last_seconds(self, finalists: Finalists, examples: int) -> float:
         """Seconds that the last phases take with so many examples of polish, before scaling."""
         tasks = [self.polish_seconds(individual, examples) for individual in finalists.promising]
+        if tasks:
+            tasks[0] += self.drawing_seconds(finalists, examples)  # by one child after the other
+            tasks[-1] += self.heirs(finalists) * self.child_seconds
         if self.config.compare:
             tasks.append(self.reference_seconds(self.reference_examples(finalists, examples)))
         first = tasks.pop() if self.config.distill and tasks else 0.0  # the teacher, whom all wait for

@@ -111,7 +111,7 @@ def print_result(console: Console, result: Result) -> None:
     if result.founder is not None:
         console.print(
             f"The founder was trained with {result.founder_examples:,} examples, as many as the longest line "
-            "of descent.",
+            "of descent up to its polish.",
             highlight=False,
         )
     smallest = result.front[0].id

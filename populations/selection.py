@@ -97,19 +97,30 @@ class Judge:
         generation: int,
         toolbox: base.Toolbox,
     ) -> list[Individual]:
-        """Who survives the polish: all who were polished, then the best of the others.
+        """Who survives the polish: all who were polished, however many, then the best of the others.
 
         The front that a run reports is made of them alone: others trained for less long.
 
         Args:
-            polished: Who trained on for longer, or was kept as it was.
+            polished: Who trained on for longer, or was kept as it was, and who drew the front out.
             others: Who did not.
             generation: Number of the polish.
             toolbox: Of `make_toolbox`.
         """
         survivors = self.select([*others, *polished], generation, toolbox, is_taught=True)
         ids = {individual.id for individual in polished}
-        return [*polished, *(i for i in survivors if i.id not in ids)][: self.config.parents]
+        most = max(self.config.parents, len(polished))
+        return [*polished, *(i for i in survivors if i.id not in ids)][:most]
+
+    def is_able(self, individual: Individual) -> bool:
+        """Whether an individual is at least as accurate as is asked for."""
+        accuracy = individual.outcome.accuracy
+        return individual.is_alive and accuracy is not None and accuracy >= self.config.accuracy_floor
+
+    def prefers(self, one: Individual, other: Individual) -> bool:
+        """Whether one individual is better than another that costs about as much."""
+        by = self._by(is_taught=True)
+        return one.is_alive and getattr(one.outcome, by) < getattr(other.outcome, by)
 
     def front(self, population: Sequence[Individual], is_taught: bool = False) -> list[Individual]:
         """The Pareto front by accuracies drawn towards what is expected, by rising FLOPs."""

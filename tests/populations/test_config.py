@@ -22,6 +22,7 @@ def test_json_round_trip(name):
         ("parents", 0),
         ("offspring", -1),
         ("ahead", -1),
+        ("heirs", -1),
         ("workers", 0),
         ("threads", 0),
         ("minutes", -1.0),
@@ -62,7 +63,18 @@ def test_bad_json_is_a_config_error(text):
 @pytest.mark.parametrize(("asked", "slots", "ahead"), [(None, 2, 6), (None, 32, 32), (0, 32, 0), (9, 2, 9)])
 def test_many_devices_are_kept_busy_unless_told_otherwise(asked, slots, ahead):
     config = dataclasses.replace(PRESETS["digits"].config, ahead=asked)
-    assert config.with_ahead(slots) == dataclasses.replace(config, ahead=ahead)
+    assert config.for_slots(slots) == dataclasses.replace(config, ahead=ahead)
+
+
+@pytest.mark.parametrize(
+    ("slots", "polished", "heirs"), [(1, 8, 2), (2, 8, 2), (3, 8, 1), (4, 8, 0), (1, 2, 0)]
+)
+def test_heirs_take_no_more_of_a_timed_run_than_one_slot_has_time_for(slots, polished, heirs):
+    config = small_config(heirs=None, polished=polished)
+    assert config.for_slots(slots).heirs == 2
+    timed = dataclasses.replace(config, minutes=15.0)
+    assert timed.for_slots(slots).heirs == heirs
+    assert dataclasses.replace(timed, heirs=7).for_slots(slots).heirs == 7
 
 
 def test_resuming_may_change_only_what_does_not_breed():

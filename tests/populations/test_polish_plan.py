@@ -4,7 +4,7 @@ import pytest
 
 from populations import schedule as schedule_module
 from populations.polish_plan import PolishPlan
-from populations.schedule import END_SECONDS, Finalists
+from populations.schedule import DRAWN_STEPS, END_SECONDS, Finalists
 from tests.populations.test_schedule import SMALL, individual, schedule
 
 
@@ -28,8 +28,8 @@ def clock(monkeypatch):
 FOUR = [individual(number, SMALL) for number in range(1, 5)]
 
 
-def plan_for(minutes, slots=2):
-    changes = {"generations": None, "minutes": minutes} if minutes else {}
+def plan_for(minutes, slots=2, **changes):
+    changes |= {"generations": None, "minutes": minutes} if minutes else {}
     plan, finalists = schedule(slots=slots, compare=False, example_exponent=0.0, **changes)
     return PolishPlan(plan, Finalists(finalists.longest, FOUR))
 
@@ -94,3 +94,40 @@ def test_nobody_trains_for_longer_than_foreseen(clock):
     clock.now += 500.0
     assert plan.limit(100.0) == pytest.approx(595 - 580)
     assert plan_for(None).limit(100.0) == math.inf
+
+
+def test_time_is_kept_for_drawing_the_front_out(clock):
+    plan, without = plan_for(10.0, outward=0.5), plan_for(10.0)
+    assert without.kept_seconds == 0
+    step = plan.schedule.polish_seconds(FOUR[0], plan.schedule.drawn_examples(plan.first_examples))
+    assert plan.kept_seconds == pytest.approx(DRAWN_STEPS * step)
+    together = 4 * plan.schedule.polish_seconds(FOUR[0], plan.first_examples) + plan.kept_seconds
+    assert together <= 2 * 595
+    assert plan.examples(FOUR) < without.examples(FOUR)
+    for order in range(DRAWN_STEPS + 1):
+        plan.begin(order, step)
+        plan.kept_seconds -= step
+        clock.now += step
+        plan.finish([order])
+    assert plan.pace == pytest.approx(1)
+    assert plan.examples(FOUR) == pytest.approx(without.examples(FOUR), rel=0.02)
+
+
+def test_heirs_take_the_time_of_children(clock):
+    plan = plan_for(10.0)
+    examples = plan.examples(FOUR, heirs=5)
+    polish = 4 * plan.schedule.polish_seconds(FOUR[0], examples)
+    assert examples < plan.examples(FOUR)
+    assert 0.9 * 2 * 595 < polish + 5 * plan.schedule.child_seconds <= 2 * 595
+
+
+def test_nobody_begins_who_could_not_end_in_time(clock):
+    plan = plan_for(10.0)
+    assert plan.has_time(595.0)
+    assert not plan.has_time(596.0)
+    plan.begin(1, 100.0)
+    clock.now += 200.0  # at half the pace
+    plan.finish([1])
+    assert plan.has_time(395.0 / 2)
+    assert not plan.has_time(396.0 / 2)
+    assert plan_for(None).has_time(1e9)

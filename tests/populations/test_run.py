@@ -153,10 +153,11 @@ def test_children_are_bred_from_the_population_that_their_number_names(tmp_path,
         assert child.parent in populations[max(g for g in known if g < child.generation)]
 
 
-def test_a_resumed_run_breeds_as_far_ahead_as_it_was_begun(finished):
-    config = small_config(finished[0].run_dir, generations=3, workers=9, ahead=None)
+def test_a_resumed_run_has_as_many_ahead_and_heirs_as_it_was_begun_with(finished):
+    config = small_config(finished[0].run_dir, generations=3, workers=9, ahead=None, heirs=None)
     evolve(config, small_task(), resume=True)
-    assert load_config(finished[0].run_dir).ahead == 6
+    stored = load_config(finished[0].run_dir)
+    assert (stored.ahead, stored.heirs) == (6, 0)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,17 @@ def test_the_founder_for_comparison_sees_as_many_examples_as_the_longest_line():
     assert plan.reference_examples(Finalists(9000, finalists.promising), 700) == 9000
 
 
+def test_an_heir_sees_the_examples_of_those_before_it():
+    four = [individual(number, SMALL, examples=1000) for number in range(1, 5)]
+    plan, _ = schedule(example_exponent=0.0, heirs=2)
+    assert plan.reference_examples(Finalists(1000, four), 700) == 1000 + 3 * 700
+    assert [plan.heirs(Finalists(1000, four[:count])) for count in range(5)] == [0, 0, 0, 1, 2]
+    for changes in ({"inherit": False}, {"mutations": "growths"}, {"objective": "accuracy-per-flop"}):
+        assert schedule(heirs=2, **changes)[0].heirs(Finalists(1000, four)) == 0
+    waiting = plan.last_seconds(Finalists(1000, four), 500)
+    assert waiting > schedule(example_exponent=0.0)[0].last_seconds(Finalists(1000, four), 500)
+
+
 def test_cheaper_networks_see_more_examples():
     plan, _ = schedule(example_exponent=0.5)
     ratio = individual(0, small_founder()).flops / individual(1, SMALL).flops

@@ -80,7 +80,20 @@ def test_whoever_is_polished_survives_however_bad():
     assert survivors[:2] == worst
     assert len({i.id for i in survivors}) == 4
     assert not set(worst) & set(judge.select([*everyone[:-2], *worst], 1, toolbox))  # without that rule
-    assert judge.select_polished(everyone, [], 1, toolbox) == everyone[:4]
+    assert judge.select_polished(everyone, [], 1, toolbox) == everyone  # more than survive otherwise
+
+
+def test_who_fails_is_neither_able_nor_preferred():
+    judge, (poor, *_, good) = Judge(small_config(accuracy_floor=0.85), COUNT), population()
+    assert (judge.is_able(poor), judge.is_able(good)) == (False, True)
+    assert (judge.prefers(good, poor), judge.prefers(poor, good), judge.prefers(good, good)) == (
+        True,
+        False,
+        False,
+    )
+    lost = replace(good, outcome=Outcome("diverged"))
+    assert not judge.is_able(lost)
+    assert not judge.prefers(lost, poor)
 
 
 def test_the_cheap_end_of_the_front_is_bred_from_more_often():
