@@ -44,9 +44,14 @@ class Lesson(NamedTuple):
 
 
 def lesson_of(child: Individual, parent: Individual | None) -> Lesson | None:
-    """What a child taught; None where it has no parent, or one of them failed."""
+    """What a child taught; None where it has no parent, or one of them failed.
+
+    Whoever is pruned on from a polished parent, born in the same generation, is like no other child.
+    """
     outcome = child.outcome
     if parent is None or parent.outcome.loss is None or (outcome.loss, outcome.halfway_loss) == (None, None):
+        return None
+    if parent.generation == child.generation:
         return None
     kind = None if child.edit is None else str(child.edit.__struct_config__.tag)
     predicted = child.predicted_loss_change

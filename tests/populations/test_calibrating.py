@@ -13,8 +13,8 @@ from tests.small import small_founder
 EDIT = SplitUnits((("conv1", (0,)),))
 
 
-def an_individual(outcome: Outcome, edit: SplitUnits | None = EDIT) -> Individual:
-    return Individual(1, 0, 1, edit, small_founder(), 0.2, -0.05, 0, 0, 0.0, outcome)
+def an_individual(outcome: Outcome, edit: SplitUnits | None = EDIT, generation: int = 2) -> Individual:
+    return Individual(1, 0, generation, edit, small_founder(), 0.2, -0.05, 0, 0, 0.0, outcome)
 
 
 def lessons(count: int = 12) -> list[Lesson]:
@@ -27,7 +27,7 @@ def lessons(count: int = 12) -> list[Lesson]:
 
 
 def test_a_child_teaches_by_its_edit_and_both_its_losses() -> None:
-    parent = an_individual(Outcome("ok", loss=1.0))
+    parent = an_individual(Outcome("ok", loss=1.0), generation=1)
     whole = lesson_of(an_individual(Outcome("ok", halfway_loss=0.8, loss=0.7, examples=64)), parent)
     assert whole == Lesson("split_units", pytest.approx(0.15), 1.0, 0.8, 0.7, 64)
     assert whole.change(None) == pytest.approx(-0.3)
@@ -37,7 +37,9 @@ def test_a_child_teaches_by_its_edit_and_both_its_losses() -> None:
     assert (trained_on.kind, trained_on.halfway) == (None, None)
     assert lesson_of(an_individual(Outcome("failed")), parent) is None
     assert lesson_of(parent, None) is None
-    assert lesson_of(parent, an_individual(Outcome("stopped", halfway_loss=0.8))) is None
+    assert lesson_of(an_individual(Outcome("ok", loss=0.7)), an_individual(Outcome("stopped"))) is None
+    pruned_on = an_individual(Outcome("ok", halfway_loss=0.8, loss=0.7), generation=1)
+    assert lesson_of(pruned_on, parent) is None
 
 
 def test_the_outlook_is_that_of_edited_children() -> None:

@@ -81,7 +81,7 @@ def test_who_draws_the_front_out_trains_for_a_share_of_the_polish(drawn):
 
 
 def test_heirs_of_the_costlier_ones_compete_for_their_places(tmp_path):
-    plain, run = (evolved(tmp_path / str(heirs), seed=2, heirs=heirs).run_dir for heirs in (0, 2))
+    plain, run = (evolved(tmp_path / str(heirs), seed=3, heirs=heirs).run_dir for heirs in (0, 2))
     finalists = [i.parent for i in born_in_the_polish(plain)[0]]  # who is polished without any heirs
     individuals = {i.id: i for i in load_run(run)}
     *_, second, first, costliest = (individuals[i] for i in finalists)
@@ -99,7 +99,7 @@ def test_heirs_of_the_costlier_ones_compete_for_their_places(tmp_path):
             heirs.remove(heir)
         won.append(is_better)
         tip = successor
-    assert True in won
+    assert any(won)
     assert not heirs
     assert len(polished) == len(finalists)
 
