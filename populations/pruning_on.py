@@ -30,6 +30,9 @@ SIZES, SMALLER = (0.5, 0.75), (0.1, 0.75)
 """Smallest and largest step outward, as a share of the parent's FLOPs, and once a step has failed."""
 FAILURES = 2
 """Steps to below the accuracy floor after which the front is drawn out."""
+LARGEST = 0.6
+"""Largest prune to an heir, as a share of its parent's FLOPs. On Fashion-MNIST, eight of up to 0.55 were better
+than whose places they were to take, two of 0.63 and 0.7 worse."""
 LEEWAY = 1.1
 """FLOPs of an heir, at most, as a multiple of those of whose place it takes."""
 
@@ -83,7 +86,8 @@ class PruningOn:
         """Further trainings of the costlier ones, down from the costliest.
 
         For each place, the network polished before is pruned to its size: the heir, which trains like any
-        child. Whoever is better then, the heir or who held the place, is polished.
+        child. Whoever is better then, the heir or who held the place, is polished. Where too much would have
+        to go at once, there is no heir.
 
         Args:
             polished: The further training of the costliest.
@@ -93,12 +97,13 @@ class PruningOn:
         tip = yield from self._polished(polished)
         for place, (heir_id, further_id) in zip(places, ids, strict=True):
             best, most = place, round(LEEWAY * place.flops)
-            tip = yield from self._priced(tip)
             share = 1 - place.flops / tip.flops
-            birth = self._prune(tip, heir_id, polished.generation, (share, share), most)
-            if birth.edit is not None:
-                heir = yield from self._developed(birth)
-                best = heir if self._judge.prefers(heir, place) else place
+            if 0 < share <= LARGEST:
+                tip = yield from self._priced(tip)
+                birth = self._prune(tip, heir_id, polished.generation, (share, share), most)
+                if birth.edit is not None:
+                    heir = yield from self._developed(birth)
+                    best = heir if self._judge.prefers(heir, place) else place
             further = further_training(best, further_id, polished.generation)
             yield further
             tip = yield from self._polished(further)
@@ -114,8 +119,6 @@ class PruningOn:
     ) -> Birth:
         """A prune of about a size, to so many FLOPs at most; a birth without any where none is found."""
         blank = further_training(tip, id, generation)
-        if sizes[1] <= 0:
-            return blank
         config, accuracy = self._config, tip.outcome.accuracy or 0.0
         parents = Parents([Member(tip, config.objective, config.accuracy_floor, accuracy)], None)
         toolbox = make_toolbox(config)

@@ -1,5 +1,7 @@
 """Pruning on from the polished, as whole runs have it; how long it may take is in `test_polish_plan`."""
 
+import shutil
+
 import pytest
 
 from populations import evolve, load_run
@@ -20,6 +22,7 @@ SETTINGS = {
     "polish_examples": POLISHED,
     "compare": False,
 }
+BOTH = {"outward": 0.33, "heirs": 2, "seed": 3}
 
 
 def config_for(run_dir, **changes):
@@ -36,8 +39,16 @@ def drawn(tmp_path_factory):
     return evolved(tmp_path_factory.mktemp("runs") / "drawn", outward=0.33)
 
 
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """A run with heirs whose front is drawn out, and what it reported."""
+    reports: list[Progress] = []
+    config = config_for(tmp_path_factory.mktemp("runs") / "both", **BOTH)
+    return evolve(config, small_task(), small_founder(), reports.append), reports
+
+
 def born_in_the_polish(run_dir):
-    """Those who only trained on, and those who were pruned."""
+    """Those who only trained on, and those who were pruned, heirs before whoever takes the place."""
     born = [i for i in load_run(run_dir) if i.generation == GENERATIONS + 1]
     return [i for i in born if i.edit is None], [i for i in born if i.edit is not None]
 
@@ -80,12 +91,13 @@ def test_who_draws_the_front_out_trains_for_a_share_of_the_polish(drawn):
         assert abs(child.outcome.examples - expected) <= 16  # whole batches of 32
 
 
-def test_heirs_of_the_costlier_ones_compete_for_their_places(tmp_path):
-    plain, run = (evolved(tmp_path / str(heirs), seed=3, heirs=heirs).run_dir for heirs in (0, 2))
+def test_heirs_of_the_costlier_ones_compete_for_their_places(both, tmp_path):
+    plain, run = evolved(tmp_path / "run", **(BOTH | {"heirs": 0})).run_dir, both[0].run_dir
     finalists = [i.parent for i in born_in_the_polish(plain)[0]]  # who is polished without any heirs
     individuals = {i.id: i for i in load_run(run)}
     *_, second, first, costliest = (individuals[i] for i in finalists)
-    polished, heirs = born_in_the_polish(run)
+    polished, pruned = born_in_the_polish(run)
+    heirs = [i for i in pruned if i.id < polished[-1].id]
     [tip] = [i for i in polished if i.parent == costliest.id]
     won = []
     for place, successor in zip((first, second), polished[-2:], strict=True):
@@ -97,6 +109,8 @@ def test_heirs_of_the_costlier_ones_compete_for_their_places(tmp_path):
             expected = 512 * (individuals[0].flops / heir.flops) ** 0.5  # like any child by then
             assert abs(heir.outcome.examples - expected) <= 16
             heirs.remove(heir)
+            is_kept = heir.id in survivors_of(run)
+            assert not is_kept or (is_better and successor.id not in survivors_of(run))
         won.append(is_better)
         tip = successor
     assert any(won)
@@ -104,28 +118,26 @@ def test_heirs_of_the_costlier_ones_compete_for_their_places(tmp_path):
     assert len(polished) == len(finalists)
 
 
-def test_only_an_heir_who_was_polished_survives(tmp_path):
-    run = evolved(tmp_path / "run", seed=2, heirs=2).run_dir
-    polished, heirs = born_in_the_polish(run)
-    survivors = survivors_of(run)
-    assert heirs
-    assert {i.id for i in heirs} & survivors <= {i.parent for i in polished if i.id not in survivors}
+def test_progress_counts_who_is_pruned_on(both):
+    polish = [r for r in both[1] if r.phase == "polishing the survivors"]
+    assert all(r.children_done <= r.children for r in polish)
+    assert polish[-1].children_done == polish[-1].children
+    assert all(r.remaining is None or r.remaining >= 0 for r in both[1])
 
 
-def test_neither_workers_nor_stops_change_who_is_bred(tmp_path):
-    settings = {"outward": 0.33, "heirs": 2, "seed": 2}
-    expected = evolved(tmp_path / "two", **settings)
-    evolved(tmp_path / "one", workers=1, **settings)
+@pytest.mark.slow
+def test_neither_workers_nor_stops_change_who_is_bred(both, tmp_path):
+    expected = both[0]
+    evolved(tmp_path / "one", workers=1, **BOTH)
     assert lineage_of(tmp_path / "one") == lineage_of(expected.run_dir)
     polished, pruned = born_in_the_polish(expected.run_dir)
-    assert pruned
     for done in (2, len(polished), len(polished) + len(pruned) - 1):
 
         def stop(progress: Progress, done: int = done) -> None:
             if (progress.generation, progress.children_done) == (GENERATIONS + 1, done):
                 raise Stop
 
-        config = config_for(tmp_path / f"stopped-{done}", **settings)
+        config = config_for(tmp_path / f"stopped-{done}", **BOTH)
         with pytest.raises(Stop):
             evolve(config, small_task(), small_founder(), stop)
         result = evolve(config, resume=True)
@@ -133,35 +145,15 @@ def test_neither_workers_nor_stops_change_who_is_bred(tmp_path):
         assert result.front == expected.front
 
 
-def test_a_run_that_was_drawn_out_goes_on(tmp_path):
-    first = evolved(tmp_path / "run", outward=0.33, heirs=2)
-    longer = config_for(tmp_path / "run", generations=GENERATIONS + 1, outward=0.33, heirs=2)
-    again = evolve(longer, resume=True)
+def test_a_run_that_was_pruned_on_goes_on(both, tmp_path):
+    run_dir = shutil.copytree(both[0].run_dir, tmp_path / "run")
+    again = evolve(config_for(run_dir, generations=GENERATIONS + 1, **BOTH), resume=True)
     assert again.logbook.select("generation") == list(range(GENERATIONS + 4))
-    assert again.front[0].flops <= first.front[0].flops
+    assert again.front[0].flops <= both[0].front[0].flops
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"outward": 0.0},
-        {"mutations": "growths"},
-        {"objective": "accuracy-per-flop"},
-        {"polished": 1},
-        {"accuracy_floor": 0.99, "heirs": 0},
-    ],
-)
-def test_where_there_is_no_front_to_prune_on_from_nobody_is(tmp_path, changes):
-    evolved(tmp_path / "run", **({"outward": 0.33, "heirs": 2 * ("outward" not in changes)} | changes))
+def test_nobody_is_pruned_on_from_below_the_floor(tmp_path):
+    evolved(tmp_path / "run", outward=0.33, accuracy_floor=0.99)
     polished, pruned = born_in_the_polish(tmp_path / "run")
     assert polished
     assert not pruned
-
-
-def test_progress_counts_who_is_pruned_on(tmp_path):
-    reports: list[Progress] = []
-    config = config_for(tmp_path / "run", outward=0.33, heirs=2)
-    evolve(config, small_task(), small_founder(), reports.append)
-    polish = [r for r in reports if r.phase == "polishing the survivors"]
-    assert all(r.children_done <= r.children for r in polish)
-    assert all(r.remaining is None or r.remaining >= 0 for r in reports)

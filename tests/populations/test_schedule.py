@@ -114,8 +114,23 @@ def test_an_heir_sees_the_examples_of_those_before_it():
     assert [plan.heirs(Finalists(1000, four[:count])) for count in range(5)] == [0, 0, 0, 1, 2]
     for changes in ({"inherit": False}, {"mutations": "growths"}, {"objective": "accuracy-per-flop"}):
         assert schedule(heirs=2, **changes)[0].heirs(Finalists(1000, four)) == 0
+    assert schedule(heirs=None)[0].heirs(Finalists(1000, four)) == 0
     waiting = plan.last_seconds(Finalists(1000, four), 500)
     assert waiting > schedule(example_exponent=0.0)[0].last_seconds(Finalists(1000, four), 500)
+
+
+def test_a_front_is_drawn_out_by_prunes():
+    four = Finalists(1000, [individual(number, SMALL) for number in range(1, 5)])
+    plan, _ = schedule(outward=0.3)
+    assert [plan.draws_out(Finalists(1000, four.promising[:count])) for count in range(3)] == [
+        False,
+        False,
+        True,
+    ]
+    for changes in ({"outward": 0.0}, {"mutations": "growths"}, {"objective": "accuracy-per-flop"}):
+        other, _ = schedule(**{"outward": 0.3, **changes})
+        assert not other.draws_out(four)
+        assert other.drawing_seconds(four, 500) == 0
 
 
 def test_cheaper_networks_see_more_examples():
