@@ -31,8 +31,8 @@ SIZES, SMALLER = (0.5, 0.75), (0.1, 0.75)
 FAILURES = 2
 """Steps to below the accuracy floor after which the front is drawn out."""
 LARGEST = 0.6
-"""Largest prune to an heir, as a share of its parent's FLOPs. On Fashion-MNIST, eight of up to 0.55 were better
-than whose places they were to take, two of 0.63 and 0.7 worse."""
+"""Largest prune to an heir, as a share of its parent's FLOPs. On Fashion-MNIST, eight of up to 0.55 beat
+those whose places they were to take, two of 0.63 and 0.7 did not."""
 LEEWAY = 1.1
 """FLOPs of an heir, at most, as a multiple of those of whose place it takes."""
 
