@@ -8,6 +8,7 @@ from evo_topo.augmentation import erase, shift_and_flip
 from evo_topo.batches import Batches
 from evo_topo.bfloat16 import Bfloat16Copies, Float32Layers, has_fast_bfloat16
 from evo_topo.binary import clip_latent, latent_weights
+from evo_topo.descent import Descent
 from evo_topo.distillation import Teaching
 from evo_topo.layouts import keep_layouts
 from evo_topo.recipe import Recipe
@@ -28,6 +29,7 @@ class Step:
 
     Attributes:
         rows: Steps whose batches are loaded at once.
+        set_rate: Sets the learning rate of the next step.
         last_losses: Loss of each training example when it was last seen, in nats, (N,), NaN before; None
             where the recipe leaves none out.
     """
@@ -37,27 +39,16 @@ class Step:
     def __init__(self, model: nn.Module, task: Task, recipe: Recipe, teaching: Teaching | None) -> None:
         self.model, self.task, self.recipe, self.teaching = model, task, recipe, teaching
         self.device = task.train.inputs.device
-        self._rate: Tensor | None = None
-        if self.device.type == "cuda":  # where a number would be part of what is captured
-            self._rate = torch.tensor(recipe.rate, device=self.device)
         self.last_losses: Tensor | None = None
         if recipe.skip_easy:
             self.last_losses = torch.full((len(task.train.targets),), torch.nan, device=self.device)
-        self.optimiser = _optimiser(model, recipe, self._rate)
-        self._learned = [p for group in self.optimiser.param_groups for p in group["params"]]
+        self._descent = Descent(model, recipe, self.device)
+        self.set_rate = self._descent.set_rate
         self._latent = latent_weights(model)
         self._layouts = keep_layouts(model) if self.device.type == "cpu" else []
         is_low = has_fast_bfloat16(self.device)
         self._copies = Bfloat16Copies(model) if is_low else None
         self._exceptions = Float32Layers(model) if is_low else None
-
-    def set_rate(self, rate: float) -> None:
-        """Sets the learning rate of the next step."""
-        if self._rate is not None:
-            self._rate.fill_(rate)
-            return
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
 
     def load(self, batches: Batches) -> None:
         """Gives it the batches of its next steps."""
@@ -108,19 +99,19 @@ class Step:
             self._copies.hand_over()
         if recipe.clip_norm:
             self._clip(recipe.clip_norm)
-        self.optimiser.step()
+        self._descent.step()
         clip_latent(self._latent)
         return loss.detach()
 
     def _clip(self, limit: float) -> None:
         """Cuts the gradient to a length; a seventh of the time that torch's norms of each parameter take."""
-        length = torch.cat([p.grad.flatten() for p in self._learned if p.grad is not None]).norm()
+        length = torch.cat([p.grad.flatten() for p in self._descent.parameters if p.grad is not None]).norm()
         if self.device.type != "cpu" or length > limit:  # a GPU would have to be waited for
-            nn.utils.clip_grads_with_norm_(self._learned, limit, length)
+            nn.utils.clip_grads_with_norm_(self._descent.parameters, limit, length)
 
     def forget_gradients(self) -> None:
         """Lets the next step allocate its gradients anew."""
-        self.optimiser.zero_grad()
+        self._descent.forget_gradients()
         if self._copies:
             self._copies.refresh()
 
@@ -131,27 +122,3 @@ class Step:
         for changed in (self._copies, self._exceptions):
             if changed:
                 changed.close()
-
-
-def weights_of(model: nn.Module) -> int:
-    """Number of trained weights in matrices and kernels."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad and p.ndim > 1)
-
-
-def _optimiser(model: nn.Module, recipe: Recipe, rate: Tensor | None) -> torch.optim.SGD:
-    """SGD that decays kernels and matrices, and neither biases nor BatchNorm parameters.
-
-    Nor a weight that is alone in its filter, as where a kernel of one pixel reads one channel. BatchNorm
-    undoes its size, so it has next to no gradient, and decay would take it to nothing: to where BatchNorm's
-    epsilon counts, and steps are up to 316 times as long.
-    """
-    learned = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in learned if p.ndim > 1 and p[0].numel() > 1]
-    others = [p for p in learned if p.ndim <= 1 or p[0].numel() == 1]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.decay(weights_of(model))},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    nesterov = recipe.momentum > 0  # torch refuses the combination with zero
-    first = recipe.rate if rate is None else rate
-    return torch.optim.SGD(groups, first, recipe.momentum, nesterov=nesterov, fused=True)

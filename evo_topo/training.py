@@ -13,11 +13,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from evo_topo.batches import Sampler
 from evo_topo.captured import CapturedStep, stepper
+from evo_topo.descent import weights_of
 from evo_topo.distillation import Teaching
 from evo_topo.evaluation import device_of
 from evo_topo.hooks import in_mode
 from evo_topo.recipe import Recipe
-from evo_topo.stepping import Step, weights_of
+from evo_topo.stepping import Step
 from evo_topo.task import Task
 from evo_topo.training_end import Diverged, Stopped, TrainingResult
 

@@ -193,15 +193,12 @@ def _on_slot(task: Callable[[OrderT, str], ResultT], order: OrderT, slots: Slots
 
 
 def _begin(driver: int) -> None:
-    """In a new worker: die with the driver, leave Ctrl-C to it, and load what every child needs."""
+    """In a new worker: die with the driver, leave Ctrl-C to it, and do not look through all of torch."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with(driver)
     # Where psutil is installed, 300 MB are a leak to loky: CUDA, or one large network, has more, and a new
     # worker takes longer to start than most children do.
     process_executor._MAX_MEMORY_LEAK_SIZE = MOST_GROWTH
-    # The first optimiser loads it, which takes seconds: now all workers do so side by side.
-    import torch._dynamo  # noqa: F401
-
     # joblib collects garbage between tasks, and Python during them; going through all of torch takes 0.2 s
     gc.collect()
     gc.freeze()

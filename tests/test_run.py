@@ -52,7 +52,11 @@ def test_what_to_export_needs_a_run(option, capsys):
     assert "name the run with --export RUN" in capsys.readouterr().err
 
 
-def test_a_whole_run_from_the_command_line(tmp_path):
+def test_a_whole_run_from_the_command_line(tmp_path, capsys):
+    def here(*arguments):
+        """In this process, which has torch loaded: exit code and what was printed."""
+        return run.main([*map(str, arguments)]), *capsys.readouterr()
+
     run_dir = tmp_path / "first"
     result = call("digits", *SMALL.split(), "--run-dir", run_dir)
     assert result.returncode == 0, result.stderr
@@ -70,22 +74,19 @@ def test_a_whole_run_from_the_command_line(tmp_path):
         figure = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert figure.returncode == 0, figure.stderr
         assert "wrote" in figure.stdout
-    exported = call("--export", run_dir, "--to", tmp_path / "out")
-    assert exported.returncode == 0, exported.stderr
-    assert exported.stderr == ""
+    exported = here("--export", run_dir, "--to", tmp_path / "out")
     names = ("model.safetensors", "model.py", "model.pt2", "model.onnx")
-    assert [line.split(":")[0] for line in exported.stdout.splitlines()] == [
+    assert (exported[0], exported[2]) == (0, "")
+    assert [line.split(":")[0] for line in exported[1].splitlines()] == [
         *[str(tmp_path / "out" / name) for name in names],
         str(tmp_path / "out"),
     ]
-    resumed = call("--resume", "--run-dir", run_dir, "--founder", tmp_path / "out")
-    assert (resumed.returncode, resumed.stderr) == (
-        2,
-        "error: founder: the run to resume has one already; leave --founder and --weights out\n",
-    )
-    planned = call("--dry-run", "--founder", tmp_path / "out")
-    assert planned.returncode == 0, planned.stderr
-    assert "founder: " in planned.stdout
+    resumed = here("--resume", "--run-dir", run_dir, "--founder", tmp_path / "out")
+    message = "error: founder: the run to resume has one already; leave --founder and --weights out\n"
+    assert (resumed[0], resumed[2]) == (2, message)
+    planned = here("--dry-run", "--founder", tmp_path / "out")
+    assert (planned[0], planned[2]) == (0, "")
+    assert "founder: " in planned[1]
 
 
 def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):

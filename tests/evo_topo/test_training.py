@@ -135,7 +135,7 @@ def test_the_rate_falls_by_the_clock_where_time_is_short(
     """On a clock that goes on by a second whenever it is read: twice at the start, then at each step."""
     clock, rates = count(), []
     monkeypatch.setattr("evo_topo.training.time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    monkeypatch.setattr("evo_topo.stepping.Step.set_rate", lambda _, rate: rates.append(rate))
+    monkeypatch.setattr("evo_topo.descent.Descent.set_rate", lambda _, rate: rates.append(rate))
     recipe = Recipe(examples=100 * 16, batch_size=16, learning_rate=0.1, warmup=0.2)
     result = train(conv_net(), digits, recipe, seed=0, seconds=11.0)
     assert rates == pytest.approx([0.1 * rate_factor(10.0 * second, 100, 0.2) for second in range(10)])
