@@ -14,6 +14,10 @@ from tests.small import small_config, small_founder, small_task
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+NUMBERS = [
+    pytest.param(number, marks=pytest.mark.slow if "torchvision" in snippet else ())
+    for number, snippet in enumerate(SNIPPETS)
+]
 
 
 def test_the_two_commands_come_first():
@@ -23,7 +27,7 @@ def test_the_two_commands_come_first():
     ]
 
 
-@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+@pytest.mark.parametrize("number", NUMBERS)
 def test_snippets_run(number, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(SNIPPETS[number], f"README snippet {number}", "exec"), {})

@@ -52,6 +52,7 @@ def test_what_to_export_needs_a_run(option, capsys):
     assert "name the run with --export RUN" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_whole_run_from_the_command_line(tmp_path, capsys):
     def here(*arguments):
         """In this process, which has torch loaded: exit code and what was printed."""
