@@ -5,7 +5,7 @@ to a fourth of a small network's step themselves.
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
 from evo_topo.recipe import Recipe
@@ -33,17 +33,19 @@ class Descent:
         decayed = [p for p in learned if p.ndim > 1 and p[0].numel() > 1]
         others = [p for p in learned if p.ndim <= 1 or p[0].numel() == 1]
         self.parameters = decayed + others
-        # where a number would be part of what is captured
-        self._held = torch.tensor(recipe.rate, device=device) if device.type == "cuda" else None
-        self._rate, self._momentum = recipe.rate, recipe.momentum
+        self._momentum = recipe.momentum
+        self._rate: float | Tensor = recipe.rate
+        if device.type == "cuda":  # where a number would be part of what is captured
+            self._rate = torch.tensor(recipe.rate, device=device)
         parts = (decayed, recipe.decay(weights_of(model))), (others, 0.0)
         self._parts = [(kept, [torch.zeros_like(p) for p in kept], decay) for kept, decay in parts]
 
     def set_rate(self, rate: float) -> None:
         """Sets the learning rate of the next step."""
-        self._rate = rate
-        if self._held is not None:
-            self._held.fill_(rate)
+        if isinstance(self._rate, Tensor):
+            self._rate.fill_(rate)
+        else:
+            self._rate = rate
 
     @torch.no_grad()
     def step(self) -> None:
@@ -60,7 +62,7 @@ class Descent:
                 fused=True,
                 weight_decay=decay,
                 momentum=self._momentum,
-                lr=self._rate if self._held is None else self._held,
+                lr=self._rate,
                 dampening=0.0,
                 nesterov=self._momentum > 0,  # torch refuses the combination with zero
                 maximize=False,
