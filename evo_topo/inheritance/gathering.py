@@ -1,12 +1,13 @@
 """One gathering for every tensor that belongs to a parameter: rows, columns and taps by index.
 
 Output rows are gathered by the map of a tensor's own units. Input columns are gathered by the map of
-the units they read, and the copies of a column share its weight (the shares sum to one). Taps stay where
-they are around the centre of the window; those at a new border are zero.
+the units they read, and each weight of a column goes to one of its copies. Taps stay where they are around
+the centre of the window; those at a new border are zero.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -26,20 +27,18 @@ class Gathering(NamedTuple):
     Attributes:
         rows: Parent's output channel of each of the child's, or `NEW`; None where they are the same.
         columns: Likewise for the input channels.
-        first_share: Share of a column that the first of its copies takes.
     """
 
     rows: Sequence[int] | None
     columns: Sequence[int] | None
-    first_share: float = 1.0
 
     @classmethod
-    def of(cls, node: Node, channels: ChannelMap, first_share: float) -> Gathering:
+    def of(cls, node: Node, channels: ChannelMap) -> Gathering:
         """That of the parent's node under a channel map; an empty map changes nothing."""
         if not channels:
             return cls(None, None)
         columns = channels[node.inputs[0]] if mixes_units(node) else None
-        return cls(channels[node.name], columns, first_share)
+        return cls(channels[node.name], columns)
 
     def weight(self, parent: Tensor, fresh: Tensor) -> Tensor:
         """The child's tensor: a weight, or a statistic of the channels.
@@ -47,7 +46,7 @@ class Gathering(NamedTuple):
         Args:
             parent: The parent's, (rows,), (rows, columns, *taps) or a scalar, which is kept.
             fresh: A new one of the child's shape: rows from nowhere stay as they are there. Columns
-                from nowhere are zero. A mask (bool) has no shares, and is set in columns from nowhere.
+                from nowhere are zero. A mask (bool) is not divided, and is set in columns from nowhere.
         """
         value = self._placed(parent, fresh)
         if value.dim() < 2 or self.columns is None or _keeps_all(self.columns, parent.shape[1]):
@@ -55,16 +54,17 @@ class Gathering(NamedTuple):
         if value.dtype == torch.bool:
             new = torch.tensor([column == NEW for column in self.columns], device=value.device)
             return value | new.view(-1, *[1] * (value.dim() - 2))
-        return _along(value, 1, _shares(self.columns, self.first_share))
+        return value * _divided(self.columns, value)
 
-    def moment(self, parent: Tensor, fresh: Tensor, power: int) -> Tensor:
-        """The child's average of gradients to a power, which is zero for new parameters.
+    def moment(self, parent: Tensor, fresh: Tensor) -> Tensor:
+        """The child's average of gradients or of their squares, which is zero for new parameters.
 
-        A copy that takes a share of the outgoing weights takes that share of the gradient that arrives.
+        Copies divide the outgoing weights, and with them the gradient that arrives; they divide its square
+        as well, for what arrives by many weights adds up like chance.
         """
         value = self._placed(parent, torch.zeros_like(fresh))
         if value.dim() > 0 and self.rows is not None:
-            value = _along(value, 0, _shares(self.rows, self.first_share) ** power)
+            value = _along(value, 0, _shares(self.rows))
         if value.dim() > 1 and self.columns is not None:
             value = _along(value, 1, torch.tensor([c != NEW for c in self.columns]))
         return value
@@ -104,22 +104,22 @@ def _along(value: Tensor, dim: int, factors: Tensor) -> Tensor:
     return value * factors.to(value).view(shape)
 
 
-def _shares(origins: Sequence[int], first_share: float) -> Tensor:
-    """The share of each copy: `first_share` for the first, the rest in equal parts; 0 for new ones."""
-    counts: dict[int, int] = {}
-    for origin in origins:
-        counts[origin] = counts.get(origin, 0) + 1
-    seen: set[int] = set()
-    shares = []
-    for origin in origins:
-        copies = counts[origin]
-        if origin == NEW:
-            shares.append(0.0)
-        elif copies == 1:
-            shares.append(1.0)
-        elif origin in seen:
-            shares.append((1 - first_share) / (copies - 1))
-        else:
-            shares.append(first_share)
-        seen.add(origin)
-    return torch.tensor(shares, dtype=torch.float64)
+def _shares(origins: Sequence[int]) -> Tensor:
+    """The share of each copy: equal parts; 0 for new ones."""
+    counts = Counter(origins)
+    return torch.tensor([0.0 if o == NEW else 1 / counts[o] for o in origins], dtype=torch.float64)
+
+
+def _divided(columns: Sequence[int], weight: Tensor) -> Tensor:
+    """1 where a copy of a column keeps a weight, which one of them does, 0 at the others and in new columns.
+
+    Copies of a unit that shared every weight would receive gradients of one direction, and hardly part
+    however long they train. That one keeps it is drawn, the same way each time.
+    """
+    draw = torch.rand(weight.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    at = torch.tensor(columns).view(-1, *[1] * (weight.dim() - 2))
+    draw = torch.where(at == NEW, -1, draw)
+    origins = at.clamp(min=0).expand_as(draw)
+    most = draw.new_zeros(draw.shape[0], int(origins.max()) + 1, *draw.shape[2:])
+    most.scatter_reduce_(1, origins, draw, "amax")
+    return (draw == most.gather(1, origins)).to(weight)

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from evo_topo.edits import AnyEdit, Trade
 from evo_topo.genome import Genome
 from evo_topo.inheritance.gathering import Gathering
-from evo_topo.inheritance.rule import first_share_of
 from evo_topo.phenotype import build
 
-_POWERS = {"momentum_buffer": 1, "exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2}
-"""Averages of gradients, as torch names them, and to which power of the gradient they are."""
+_AVERAGES = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+"""Averages of gradients and of their squares, as torch names them."""
 
 _States = dict[str, dict[str, Any]]
 
@@ -29,8 +28,8 @@ def inherit_optimizer_state(
 ) -> None:
     """Gives the child's optimiser the parent's momentum (SGD) or moments (Adam), in place.
 
-    What a kept parameter has, it keeps; what is new has moments of zero. A copy of a unit takes a share of
-    the outgoing weights, so its incoming ones have that share of the gradient, and of its average.
+    What a kept parameter has, it keeps; what is new has moments of zero. Copies of a unit divide its
+    outgoing weights, so each one's incoming weights have half of the gradient, and of its average.
     Parameters of new nodes start without state, as the optimiser itself would start them. Masked weights have
     moments of zero, or they would not stay zero themselves.
 
@@ -51,18 +50,18 @@ def inherit_optimizer_state(
         for name, parameter in model.named_parameters()
         if parameter in optimizer.state
     }
-    unknown = {key for state in states.values() for key in state} - {*_POWERS, "step"}
+    unknown = {key for state in states.values() for key in state} - {*_AVERAGES, "step"}
     if unknown:
         raise ValueError(
             f"the optimiser keeps {', '.join(sorted(unknown))}; expected only "
-            f"{', '.join(_POWERS)} and step, as SGD and Adam do"
+            f"{', '.join(_AVERAGES)} and step, as SGD and Adam do"
         )
     found, masks = _inherited(states, genome, edit), dict(child_model.named_buffers())
     for name, parameter in child_model.named_parameters():
         if name in found:
             mask = masks.get(f"{name.removesuffix('weight')}mask")
             child_optimizer.state[parameter] = {
-                key: _on(parameter, value, mask) if key in _POWERS and value is not None else value
+                key: _on(parameter, value, mask) if key in _AVERAGES and value is not None else value
                 for key, value in found[name].items()
             }
 
@@ -78,7 +77,7 @@ def _inherited(states: _States, genome: Genome, edit: AnyEdit) -> _States:
     if isinstance(edit, Trade):
         return _inherited(_inherited(states, genome, edit.first), edit.first.apply(genome), edit.second)
     child = edit.apply(genome)
-    channels, first_share = edit.channel_map(genome), first_share_of(edit)
+    channels = edit.channel_map(genome)
     with torch.device("meta"):
         shapes = dict(build(child).named_parameters())
     found: _States = {}
@@ -86,11 +85,11 @@ def _inherited(states: _States, genome: Genome, edit: AnyEdit) -> _States:
         node = name.rpartition(".")[0]
         if name not in shapes or node not in genome.by_name:
             continue
-        gathering = Gathering.of(genome.by_name[node], channels, first_share)
+        gathering = Gathering.of(genome.by_name[node], channels)
         found[name] = {}
         for key, value in state.items():
-            if key in _POWERS and isinstance(value, Tensor):
-                value = gathering.moment(value, value.new_zeros(shapes[name].shape), _POWERS[key])
+            if key in _AVERAGES and isinstance(value, Tensor):
+                value = gathering.moment(value, value.new_zeros(shapes[name].shape))
             elif isinstance(value, Tensor):
                 value = value.clone()
             found[name][key] = value

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from evo_topo.binary import binarised, debinarised
-from evo_topo.edits import AddUnits, AnyEdit, SplitUnits, Trade
+from evo_topo.edits import AddUnits, AnyEdit, Trade
 from evo_topo.genome import Genome, Node
 from evo_topo.inheritance.connections import connection_scores
 from evo_topo.inheritance.directions import direct_new_units, layer_readings
@@ -107,11 +107,11 @@ def _take_over(
     probe: Probe | None,
 ) -> None:
     """Gives each of these nodes of the child its state, in place."""
-    channels, first_share = edit.channel_map(genome), first_share_of(edit)
+    channels = edit.channel_map(genome)
     for node in nodes:
         parent = genome.by_name.get(node.name)
         if parent is not None and isinstance(node.op, Conv | Linear | Norm):
-            gathering = Gathering.of(parent, channels, first_share)
+            gathering = Gathering.of(parent, channels)
             source, target = (m.get_submodule(node.name) for m in (model, child_model))
             state = _state_for(target, source)
             for name, value in target.state_dict().items():
@@ -144,8 +144,3 @@ def new_norms(genome: Genome, child: Genome, channels: ChannelMap) -> dict[str, 
             elif NEW in origins:
                 new[node.name] = [at for at, origin in enumerate(origins) if origin == NEW]
     return new
-
-
-def first_share_of(edit: AnyEdit) -> float:
-    """Share of the outgoing weights that the first copy of a unit keeps."""
-    return edit.share if isinstance(edit, SplitUnits) else 1.0

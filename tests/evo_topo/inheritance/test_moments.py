@@ -3,7 +3,6 @@ import copy
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from evo_topo.edits import (
@@ -58,40 +57,66 @@ def inherited(make, model, genome, edit, steps=1):
     return child_model, child_optimizer
 
 
-@pytest.mark.parametrize("kind", [SplitUnits, GrowKernel], ids=lambda kind: kind.__name__)
-@given(data=st.data())
-def test_inherited_momentum_is_the_gradient_that_the_child_has(kind, data):
-    """Where the function is kept, kept parameters have the child's own gradients, copies too."""
-    genome, edit = data.draw(genome_edits(kind))
+def momenta(genome, edit):
+    """Of kept parameters: the parent's and the child's, origins by row, momentum, gradient, mask."""
     model = randomised(genome)
     child_model, optimizer = inherited(sgd, model, genome, edit)
     backward(child_model, edit.apply(genome))
-    scale = float(max(p.grad.abs().max() for p in child_model.parameters()))
     old, buffers = dict(model.named_parameters()), dict(child_model.named_buffers())
+    rows = edit.channel_map(genome)
     for name, parameter in child_model.named_parameters():
-        momentum, gradient = optimizer.state[parameter]["momentum_buffer"], parameter.grad.clone()
-        if kind is GrowKernel:  # the border taps are new
-            borders = [(n - m) // 2 for n, m in zip(parameter.shape, old[name].shape, strict=True)]
-            inner = tuple(slice(b, n - b) for b, n in zip(borders, parameter.shape, strict=True))
-            kept = torch.zeros_like(gradient)
-            kept[inner] = gradient[inner]
-            gradient = kept
-        if name.removesuffix("weight") + "mask" in buffers:  # connections of weight zero are new
-            gradient = gradient * (parameter != 0)
-        assert torch.allclose(momentum, gradient, rtol=1e-8, atol=1e-10 * scale)
+        momentum = optimizer.state[parameter]["momentum_buffer"]
+        origins = rows.get(name.rpartition(".")[0], range(len(parameter)))
+        mask = buffers.get(name.removesuffix("weight") + "mask")
+        yield old[name], parameter, torch.tensor(origins), momentum, parameter.grad, mask
 
 
-def test_second_moments_of_copies_are_squares_of_their_share():
+@given(genome_edits(SplitUnits))
+def test_copies_have_the_momentum_of_their_parent_between_them(drawn):
+    """As they have its gradient; and each weight that reads them has all of its own."""
+    found = list(momenta(*drawn))
+    scale = float(max(gradient.abs().max() for *_, gradient, _ in found))
+    for old, _, origins, momentum, gradient, mask in found:
+        if mask is not None:  # connections are chosen anew
+            continue
+        of_parent = old.new_zeros(len(old), *momentum.shape[1:])
+        expected, inherited_sum = (of_parent.index_add(0, origins, t) for t in (gradient, momentum))
+        assert torch.allclose(inherited_sum, expected, rtol=1e-8, atol=1e-10 * scale)
+        halves = torch.bincount(origins, minlength=len(old))[origins] > 1
+        assert torch.allclose(momentum[~halves], gradient[~halves], rtol=1e-8, atol=1e-10 * scale)
+        for origin in origins[halves].unique():
+            first, second = momentum[origins == origin]
+            assert torch.equal(first, second)
+
+
+@given(genome_edits(GrowKernel))
+def test_grown_kernels_have_their_own_gradient_as_momentum(drawn):
+    found = list(momenta(*drawn))
+    scale = float(max(gradient.abs().max() for *_, gradient, _ in found))
+    for old, parameter, _, momentum, gradient, mask in found:
+        borders = [(n - m) // 2 for n, m in zip(parameter.shape, old.shape, strict=True)]
+        inner = tuple(slice(b, n - b) for b, n in zip(borders, parameter.shape, strict=True))
+        kept = torch.zeros_like(gradient)  # the border taps are new
+        kept[inner] = gradient[inner]
+        if mask is not None:  # connections of weight zero are new
+            kept = kept * (parameter != 0)
+        assert torch.allclose(momentum, kept, rtol=1e-8, atol=1e-10 * scale)
+
+
+def test_copies_divide_the_moments_of_their_parent():
     genome = perceptron()
-    edit = SplitUnits((("linear1", (0,)),), 0.75)
-    _, child_optimizer = inherited(adam, randomised(genome), genome, edit)
-    first, squares = (
-        child_optimizer.state[child_optimizer.param_groups[0]["params"][0]][key]
-        for key in ("exp_avg", "exp_avg_sq")
-    )
-    assert torch.allclose(3 * first[1], first[0])
-    assert torch.allclose(9 * squares[1], squares[0])
-    assert first[0].abs().max() > 0
+    edit = SplitUnits((("linear1", (0,)),))
+    model = randomised(genome)
+    optimizer = stepped(adam, model, genome)
+    child_model, child_optimizer = inherited(adam, model, genome, edit)
+    for key in ("exp_avg", "exp_avg_sq"):
+        old, new = (
+            o.state[m.get_submodule("linear1").weight][key]
+            for o, m in ((optimizer, model), (child_optimizer, child_model))
+        )
+        assert old[0].abs().max() > 0
+        torch.testing.assert_close(new[:2], old[[0, 0]] / 2)
+        torch.testing.assert_close(new[2:], old[1:])
 
 
 @pytest.mark.parametrize("make", [sgd, adam])

@@ -102,16 +102,18 @@ def test_copies_start_equal_and_part_in_training():
     assert (weight[::2] - weight[1::2]).norm() > 0.01 * weight.norm()
 
 
-@pytest.mark.parametrize("share", [0.6, 0.9])
-def test_copies_share_the_outgoing_weight(share):
-    genome = perceptron()
+def test_each_outgoing_weight_goes_to_one_of_the_copies():
+    genome, edit = perceptron(), SplitUnits((("linear1", (0, 6)),))
     model = randomised(genome)
-    child_model = inherit(model, genome, SplitUnits((("linear1", (0, 6)),), share))
+    child_model = inherit(model, genome, edit)
     parent, child = (m.get_submodule("linear3").weight for m in (model, child_model))
-    expected = torch.cat([share * parent[:, :1], (1 - share) * parent[:, :1], parent[:, 1:6]], 1)
     rows = [0, 0, 1, 2, 3, 4, 5, 6, 6]
-    torch.testing.assert_close(child[:, :7], expected[rows])
-    torch.testing.assert_close(child[:, 7] + child[:, 8], parent[rows, 6])
+    assert torch.equal(child[:, 2:7], parent[rows, 1:6])
+    for unit, copies in ((0, child[:, :2]), (6, child[:, 7:])):
+        assert torch.equal(copies.sum(1), parent[rows, unit])
+        assert ((copies == 0).sum(1) == 1).all()
+        assert (copies == 0).any(0).all()  # neither has all
+    assert torch.equal(inherit(model, genome, edit).get_submodule("linear3").weight, child)
 
 
 @pytest.fixture(scope="module")
