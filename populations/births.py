@@ -35,6 +35,7 @@ class Birth(NamedTuple):
         promised_loss_change: What new parameters promise.
         rivals: Other mutations of the parent; the worker trains the best of them all.
         hurdle: The most that its halfway loss may be; None for no limit.
+        is_enlarged: Whether it is a large step up, which takes a long training to be worth anything.
     """
 
     id: int
@@ -46,6 +47,7 @@ class Birth(NamedTuple):
     promised_loss_change: float | None = None
     rivals: tuple[Proposal, ...] = ()
     hurdle: float | None = None
+    is_enlarged: bool = False
 
     @property
     def options(self) -> list[Birth]:

@@ -7,65 +7,39 @@ same whenever and wherever it is bred.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Literal
 
 from deap import base, tools
 
 from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
 from evo_topo.edits import EditError
+from evo_topo.enlarging import LEAST_STEP_UP, propose_larger
 from evo_topo.mutation import Proposal, propose, rivals
 from populations.births import Birth, further_training
 from populations.config import Config
 from populations.fitness import Member
 from populations.individual import Individual
+from populations.parents import Parents
 from populations.seeds import derive_seed, global_random
 
 DUELLISTS = 4
 """Members that DEAP's tournament by dominance and crowding takes at a time."""
 STEP, OUTWARD = 0.1, 0.5
 """Smallest size of a mutation, as a share of the parent's FLOPs, and of one that draws the front out."""
-NEAR = 0.25
-"""Of the way from the accuracy asked for to the best, what counts as near the former."""
+End = Literal["cheap", "costly"]
+"""Of a front."""
 TRIES = 8
 """Mutations that are drawn until one gives a network that is new to the run."""
-
-
-class Parents(NamedTuple):
-    """Who may be bred from, and what every birth among them asks for: found once, however many they are.
-
-    Attributes:
-        members: With their fitness, from `Judge.parents`.
-        outward: The cheapest of them, from which the front is to be drawn out; None where it is out.
-    """
-
-    members: list[Member]
-    outward: Individual | None
-
-    @classmethod
-    def of(cls, members: list[Member], floor: float) -> Parents:
-        """All of the members.
-
-        Below the cheapest there is nobody to compete with, so it need not be approached in small steps; not
-        so near the accuracy that is asked for, where large steps lead nowhere.
-
-        Args:
-            members: From `Judge.parents`.
-            floor: Least accuracy asked for.
-        """
-        individuals = [member.individual for member in members]
-        best = max(_accuracy(individual) for individual in individuals)
-        cheapest = min(individuals, key=lambda individual: (individual.flops, individual.id))
-        is_out = _accuracy(cheapest) < floor + NEAR * (best - floor)
-        return cls(members, None if is_out else cheapest)
 
 
 def make_toolbox(config: Config) -> base.Toolbox:
     """DEAP's toolbox: how parents are chosen, mutated, and survivors selected."""
     toolbox = base.Toolbox()
     toolbox.register("mutate", propose)
+    toolbox.register("enlarge", propose_larger)
     if config.objective == "pareto":
         toolbox.register("choose", choose_by_crowding)
         toolbox.register("select", tools.selNSGA2, k=config.parents, nd="log")  # not quadratic
@@ -118,63 +92,71 @@ def breed(
     seed = derive_seed(config.seed, "breed", id)
     rng = random.Random(seed)
     with global_random(seed):
-        parent, is_outward = _draw_parent(config, toolbox, parents, rng)
+        parent, end = _draw_parent(config, toolbox, parents, ceiling, rng)
     prices = parent.outcome.prices
     if prices is None or rng.random() < config.train_on:
         return further_training(parent, id, generation)
     limit = max(ceiling, parent.flops)  # from above the ceiling, prunes lead down step by step
-    mutate = partial(
-        toolbox.mutate,
-        parent.genome,
-        prices,
-        rng,
-        calibration=calibration,
-        mutations=config.mutations,
-        smallest=OUTWARD if is_outward else STEP,
-    )
-    growth = 0.0 if is_outward else config.growth  # what grows does not draw the front out
-    proposal = _draw_mutation(mutate, growth, limit, known)
+    if end == "costly":
+        enlarge = partial(toolbox.enlarge, parent.genome, prices, rng, most=limit / parent.flops - 1)
+        proposal = _draw_new([enlarge], limit, known)
+    else:
+        smallest = OUTWARD if end == "cheap" else STEP
+        growth = 0.0 if end == "cheap" else config.growth  # what grows does not draw the cheap end out
+        mutate = partial(
+            toolbox.mutate,
+            parent.genome,
+            prices,
+            rng,
+            calibration=calibration,
+            mutations=config.mutations,
+            smallest=smallest,
+        )
+        proposal = _draw_new([partial(mutate, growth=growth), partial(mutate, growth=0.0)], limit, known)
     if proposal is None:
         return further_training(parent, id, generation)
     predicted, promised = proposal.predicted_loss_change, proposal.promise
     if prices.criterion != "obd":
-        return Birth(id, generation, parent, proposal.edit, proposal.genome, None)
+        return Birth(
+            id, generation, parent, proposal.edit, proposal.genome, None, is_enlarged=end == "costly"
+        )
     most = config.screened - 1 if config.inherit else 0  # what is not inherited cannot be measured
     others = rivals(parent.genome, prices, rng, proposal, most, calibration)
     new = tuple([rival for rival in others if rival.genome.fingerprint not in known])
-    return Birth(id, generation, parent, proposal.edit, proposal.genome, predicted, promised, new)
+    edit, genome = proposal.edit, proposal.genome
+    birth = Birth(id, generation, parent, edit, genome, predicted, promised, new)
+    return birth._replace(is_enlarged=end == "costly")
 
 
 def _draw_parent(
-    config: Config, toolbox: base.Toolbox, parents: Parents, rng: random.Random
-) -> tuple[Individual, bool]:
-    """The parent of a child, and whether the child is to draw the front out, which growths alone cannot."""
+    config: Config, toolbox: base.Toolbox, parents: Parents, ceiling: float, rng: random.Random
+) -> tuple[Individual, End | None]:
+    """The parent of a child, and the end of the front that the child is to draw out, if any."""
+    upward = parents.upward if config.mutations != "prunes" and config.objective == "pareto" else None
+    has_room = upward and (1 + LEAST_STEP_UP) * upward.flops <= ceiling
+    if upward and has_room and rng.random() < config.upward:
+        return upward, "costly"
     parent: Individual = toolbox.choose(parents.members)[0].individual
     outward = None if config.mutations == "growths" else parents.outward
     if outward and rng.random() < config.outward:
         parent = outward
-    return parent, parent is outward
+    return parent, "cheap" if parent is outward else None
 
 
-def _draw_mutation(
-    mutate: Callable[..., Proposal], growth: float, limit: float, known: Container[str]
-) -> Proposal | None:
+def _draw_new(ways: Sequence[Callable[[], Proposal]], limit: float, known: Container[str]) -> Proposal | None:
     """A mutation within a limit of FLOPs, to a network that is new to the run if one is soon found.
 
-    None where no edit applies, or the last one drawn is beyond the limit.
+    Each way is drawn where those before it lead beyond the limit. None where no edit applies, or the last one
+    drawn is beyond the limit.
     """
     try:
         for _ in range(TRIES):
-            proposal = mutate(growth=growth)
-            if count_flops(proposal.genome) > limit:
-                proposal = mutate(growth=0.0)
-            is_within = count_flops(proposal.genome) <= limit
+            for way in ways:
+                proposal = way()
+                if is_within := count_flops(proposal.genome) <= limit:
+                    break
             if is_within and proposal.genome.fingerprint not in known:
                 break
     except EditError:
         return None
     return proposal if is_within else None
-
-
-def _accuracy(individual: Individual) -> float:
-    return individual.outcome.accuracy or 0.0

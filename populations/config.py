@@ -123,6 +123,10 @@ class Config:
     floor, beside those that it has as one parent among others. Unless this is 0, the cheapest of the polished
     is then pruned on, as far as the floor."""
 
+    upward: float = 0.15
+    """Share of the children by which the costliest survivor, if not smaller than the founder, is enlarged in
+    large steps, as long as the ceiling leaves room and twice the FLOPs has made errors fewer."""
+
     ceiling: Optional[float] = 1.0
     """Most FLOPs of a child, as a multiple of the founder's; None for no limit."""
 
@@ -165,7 +169,7 @@ class Config:
         self._check("seed", abs(self.seed) < 2**63, "a whole number of 64 bits")
         self._check("ceiling", self.ceiling is None or self.ceiling > 0, "a positive number")
         self._check("minutes", self.minutes is None or 0 < self.minutes < 1e6, "a positive number")
-        shares = ("accuracy_floor", "growth", "outward", "train_on", "polish_share", "distill")
+        shares = ("accuracy_floor", "growth", "outward", "upward", "train_on", "polish_share", "distill")
         for name in (*shares, "example_exponent"):
             self._check(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
         self._check("distill", not self.distill or self.polish_examples > 0, "0 where nobody is polished")

@@ -19,7 +19,7 @@ from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
 from evo_topo.genome import Genome
 from populations.births import Birth
-from populations.breeding import Parents, breed
+from populations.breeding import breed
 from populations.calibrating import calibration_from, outlook_from
 from populations.config import Config
 from populations.dispatch import Dispatch, EvolutionError
@@ -28,6 +28,7 @@ from populations.hurdles import Outlook, hurdle_for, lowest_losses
 from populations.lineage import Lineage
 from populations.memory import Memory
 from populations.orders import weights_path
+from populations.parents import Parents
 from populations.polish import polish
 from populations.progress import Progress, Report
 from populations.reference import forget_results
@@ -153,8 +154,7 @@ class Evolution:
         while place or waiting or self.dispatch.crew.is_busy:
             while place and self.dispatch.crew.has_room and self._is_ready(place.source):
                 waiting.append(self._breed(place))
-                examples = partial(self.schedule.scaled, self.schedule.child_examples(place.generation))
-                self.dispatch.submit(waiting[-1], examples, self.config.inherited_rate)
+                self._submit(waiting[-1])
                 place = next(places, None)
             if self.dispatch.crew.is_busy:
                 self._wait(self.config.offspring)
@@ -191,11 +191,20 @@ class Evolution:
         known |= {option.genome.fingerprint for option in birth.options}
         return birth._replace(hurdle=self._hurdle_for(birth, here))
 
+    def _submit(self, birth: Birth) -> None:
+        """Has a child developed, in a short training; who is much larger than its parent, in a long one."""
+        schedule, short = self.schedule, self.schedule.child_examples(birth.generation)
+        if birth.is_enlarged:
+            seconds = schedule.founder_seconds
+            self.dispatch.submit(birth, lambda _: max(short, schedule.enlarged_examples), seconds=seconds)
+        else:
+            self.dispatch.submit(birth, partial(schedule.scaled, short), self.config.inherited_rate)
+
     def _circumstances_of(self, source: int, generation: int) -> Circumstances:
         population, alike = self.generations.population_of(source), self.schedule.first_alike(generation)
         parents = self.generations.judge.parents(population, generation, self.generations.is_taught)
         return Circumstances(
-            Parents.of(parents, self.config.accuracy_floor),
+            Parents.of(parents, self.config.accuracy_floor, count_flops(self.founder)),
             lowest_losses(population),
             calibration_from(self.memory.lessons_until(source)),
             outlook_from(self.memory.lessons_until(source, alike)),
@@ -203,7 +212,7 @@ class Evolution:
 
     def _hurdle_for(self, birth: Birth, here: Circumstances) -> float | None:
         """The most that its halfway loss may be; only mutations that compete for the front have a hurdle."""
-        if birth.edit is None or self.config.objective != "pareto":
+        if birth.edit is None or birth.is_enlarged or self.config.objective != "pareto":
             return None
         flops = [count_flops(option.genome) for option in birth.options]
         return hurdle_for(flops, here.lowest, here.outlook)

@@ -18,12 +18,13 @@ from evo_topo.genome import Genome
 from evo_topo.mutation import Proposal, propose
 from evo_topo.prices import Prices
 from populations.births import Birth, further_training
-from populations.breeding import TRIES, Parents, breed, make_toolbox
+from populations.breeding import TRIES, breed, make_toolbox
 from populations.config import Config
 from populations.dispatch import Dispatch
 from populations.fitness import Member
 from populations.generations import Generations
 from populations.individual import Individual
+from populations.parents import Parents
 from populations.selection import kept_after_polish
 
 SIZES, SMALLER = (0.5, 0.75), (0.1, 0.75)
@@ -120,7 +121,7 @@ class PruningOn:
         """A prune of about a size, to so many FLOPs at most; a birth without any where none is found."""
         blank = further_training(tip, id, generation)
         config, accuracy = self._config, tip.outcome.accuracy or 0.0
-        parents = Parents([Member(tip, config.objective, config.accuracy_floor, accuracy)], None)
+        parents = Parents([Member(tip, config.objective, config.accuracy_floor, accuracy)], None, None)
         toolbox = make_toolbox(config)
         toolbox.register("mutate", _propose_sized, sizes, most)
         birth = breed(config, toolbox, parents, tip.flops, id, generation, self._calibration, known)

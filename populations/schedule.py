@@ -19,6 +19,8 @@ from populations.timing import development_seconds, makespan, most_that_fit
 CROWDED = 1.15
 """Trainings side by side share memory and clock rate: what they take, as a multiple of what is told by the
 founder, who was trained alone, or by children, who do much else. Twelve polished networks took 1.14."""
+ENLARGED = 0.5
+"""Of the founder's examples, those that a large step up sees."""
 FOUNDER_SHARE = 0.2
 """Most of a timed run that the founder trains for."""
 DRAWN, DRAWN_STEPS = 0.125, 3
@@ -95,6 +97,11 @@ class Schedule:
             return examples
         most = max(examples, self.config.founder_examples)
         return min(examples << (generation - 1) // doubling, most)
+
+    @property
+    def enlarged_examples(self) -> int:
+        """Training examples of a large step up: new units are of no use before that."""
+        return max(1, round(ENLARGED * self.config.founder_examples))
 
     def first_alike(self, generation: int) -> int:
         """The first of the generations before this one whose children train as long as its own."""

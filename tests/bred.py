@@ -6,9 +6,10 @@ import msgspec
 
 from evo_topo.calibration import Calibration
 from evo_topo.mutation import random_prices
-from populations.breeding import Parents, breed, make_toolbox
+from populations.breeding import breed, make_toolbox
 from populations.fitness import Member
 from populations.individual import Individual, Outcome
+from populations.parents import Parents
 from tests.small import small_config, small_founder
 
 
@@ -19,8 +20,13 @@ def parent(genome=None, **outcome):
 
 
 def children(config, member, count, ceiling=float("inf"), known=()):
-    toolbox, parents = make_toolbox(config), Parents.of([member], config.accuracy_floor)
+    toolbox, parents = make_toolbox(config), parents_of(member, floor=config.accuracy_floor)
     return [breed(config, toolbox, parents, ceiling, i, 3, Calibration(), known) for i in range(count)]
+
+
+def parents_of(*members, floor, founder_flops=float("inf")):
+    """Where the founder is larger than any of them, nobody is enlarged."""
+    return Parents.of(list(members), floor, founder_flops)
 
 
 def member(individual):

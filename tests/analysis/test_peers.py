@@ -211,8 +211,9 @@ def test_stages_are_built_as_they_say(separable, late):
 @pytest.mark.parametrize("data", FOUNDERS)
 def test_splits_alone_start_from_a_thin_founder(data):
     preset = PRESETS[data]
-    config, thin = ours.splits_only(preset.config, preset.founder())
     founder = preset.founder()
+    config, thin = ours.splits_only(preset.config, founder)
+    assert ours.from_thin(preset.config, founder)[1] == thin
     assert [thin.shapes[n.name][0] * 8 for n in thin.nodes if isinstance(n.op, Conv)] == [
         founder.shapes[n.name][0] for n in founder.nodes if isinstance(n.op, Conv)
     ]
@@ -237,6 +238,7 @@ def test_controls_differ_in_one_idea():
         "no-inheritance": {"inherit", "inherited_rate", "recipe"},
         "prunes-only": {"mutations"},
         "splits-only": {"mutations", "ceiling"},
+        "thin-founder": {"ceiling"},
     }
     assert set(running.METHODS) == {*running.EVOLUTIONS, *running.SEARCHES}
 

@@ -5,11 +5,11 @@ import msgspec
 
 from evo_topo.calibration import Calibration
 from evo_topo.cost import count_flops
-from evo_topo.edits import SplitUnits
+from evo_topo.edits import SplitLayer, SplitUnits
 from evo_topo.mutation import Proposal
-from populations.breeding import Parents, breed, make_toolbox
+from populations.breeding import breed, make_toolbox
 from populations.founders import conv_net
-from tests.bred import children, member, parent, screening_births
+from tests.bred import children, member, parent, parents_of, screening_births
 from tests.small import small_config, small_founder
 
 POOR = parent(accuracy=0.21).outcome
@@ -66,7 +66,7 @@ def test_a_prune_that_became_a_trade_holds_the_ceiling_as_well():
     config = small_config(train_on=0.0)
     toolbox = make_toolbox(config)
     toolbox.register("mutate", lambda *_, **__: over)  # as a trade may be that saves nothing
-    parents = Parents.of([member(parent())], config.accuracy_floor)
+    parents = parents_of(member(parent()), floor=config.accuracy_floor)
     for ceiling, expected in ((count_flops(founder), None), (count_flops(child), edit)):
         assert breed(config, toolbox, parents, ceiling, 1, 1, Calibration()).edit == expected
 
@@ -100,11 +100,8 @@ def test_without_prices_a_child_only_trains_on():
     assert {birth.edit for birth in births} == {None}
 
 
-def test_the_cheapest_draws_the_front_out_as_long_as_it_is_accurate():
-    large, small = conv_net((1, 8, 8), 10, (16, 16), (1, 2)), conv_net((1, 8, 8), 10, (4, 4), (1, 2))
-    dear, good, poor = parent(large, accuracy=0.9), parent(small, accuracy=0.83), parent(small, accuracy=0.82)
-    assert Parents.of([member(dear), member(good)], 0.8).outward is good
-    assert Parents.of([member(dear), member(poor)], 0.8).outward is None
+def test_the_cheapest_is_pruned_in_large_steps():
+    large = conv_net((1, 8, 8), 10, (16, 16), (1, 2))
     births = children(small_config(train_on=0.0, growth=1.0, accuracy_floor=0.2), member(parent(large)), 20)
     saved = [1 - count_flops(birth.genome) / count_flops(large) for birth in births]
     assert sorted(saved)[3] > 0.2  # trades save nothing
@@ -115,7 +112,7 @@ def test_a_share_of_the_children_draws_the_front_out():
     cheap = parent(conv_net((1, 8, 8), 10, (8, 8), (1, 2)), accuracy=0.8)
     others = [parent(conv_net((1, 8, 8), 10, (w, 16), (1, 2)), accuracy=0.9) for w in range(16, 48)]
     for one, expected in ((cheap, 0.4), (msgspec.structs.replace(cheap, outcome=POOR), 0.0)):
-        parents = Parents.of([member(i) for i in (one, *others)], config.accuracy_floor)
+        parents = parents_of(*map(member, (one, *others)), floor=config.accuracy_floor)
         toolbox = make_toolbox(config)
         toolbox.register("choose", lambda members: members[-1:])
         births = [breed(config, toolbox, parents, math.inf, i, 1, Calibration()) for i in range(100)]
@@ -127,7 +124,44 @@ def test_growths_alone_draw_no_front_out():
     cheap, dear = parent(accuracy=0.9), parent(conv_net((1, 8, 8), 10, (16, 16), (1, 2)), accuracy=0.9)
     for mutations, expected in (("all", {True}), ("growths", {False})):
         config = small_config(train_on=0.0, accuracy_floor=0.2, outward=1.0, mutations=mutations)
-        toolbox, parents = make_toolbox(config), Parents.of([member(cheap), member(dear)], 0.2)
+        toolbox, parents = make_toolbox(config), parents_of(member(cheap), member(dear), floor=0.2)
         toolbox.register("choose", lambda members: members[-1:])
         births = [breed(config, toolbox, parents, math.inf, i, 1, Calibration()) for i in range(5)]
         assert {birth.parent is parents.outward for birth in births} == expected
+
+
+def enlarging(ceiling=math.inf, count=60, **changes):
+    """Children of a founder that may be enlarged: it is the costliest, and nobody was as large."""
+    config = small_config(**{"train_on": 0.0, "accuracy_floor": 1.0, "growth": 0.0, **changes})
+    founder = small_founder()
+    parents = parents_of(member(parent()), floor=config.accuracy_floor, founder_flops=count_flops(founder))
+    toolbox = make_toolbox(config)
+    births = [breed(config, toolbox, parents, ceiling, i, 1, Calibration()) for i in range(count)]
+    return [birth for birth in births if count_flops(birth.genome) > count_flops(founder)], births
+
+
+def test_a_share_of_the_children_enlarges_the_costliest():
+    for share in (0.0, 0.4, 1.0):
+        grown, births = enlarging(upward=share)
+        assert abs(len(grown) / len(births) - share) < 0.2
+        assert {type(birth.edit) for birth in grown} <= {SplitUnits, SplitLayer}
+        assert [birth for birth in births if birth.is_enlarged] == grown
+        assert all(birth.predicted_loss_change in (0.0, None) for birth in grown)
+    flops = sorted(count_flops(birth.genome) / count_flops(small_founder()) for birth in grown)
+    assert flops[0] > 1.2
+    assert flops[len(flops) // 2] > 1.5
+
+
+def test_nobody_is_enlarged_beyond_the_ceiling():
+    founder = count_flops(small_founder())
+    assert not enlarging(1.4 * founder, upward=1.0)[0]
+    grown, births = enlarging(2.5 * founder, upward=1.0)
+    assert grown
+    assert all(count_flops(birth.genome) <= 2.5 * founder for birth in births)
+    assert all(birth.edit is None for birth in births if birth not in grown)
+
+
+def test_only_a_front_of_accuracy_and_cost_is_drawn_upward_and_not_by_prunes():
+    assert not enlarging(upward=1.0, mutations="prunes")[0]
+    assert not enlarging(upward=1.0, objective="accuracy-per-flop")[0]
+    assert enlarging(upward=1.0, mutations="growths")[0]

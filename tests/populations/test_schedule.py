@@ -133,6 +133,11 @@ def test_a_front_is_drawn_out_by_prunes():
         assert other.drawing_seconds(four, 500) == 0
 
 
+def test_a_large_step_up_sees_half_of_what_the_founder_saw():
+    assert schedule(founder_examples=999)[0].enlarged_examples == 500
+    assert schedule(founder_examples=1)[0].enlarged_examples == 1
+
+
 def test_cheaper_networks_see_more_examples():
     plan, _ = schedule(example_exponent=0.5)
     ratio = individual(0, small_founder()).flops / individual(1, SMALL).flops

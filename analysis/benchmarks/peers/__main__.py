@@ -112,7 +112,7 @@ def main(
 
     Args:
         data: Data sets.
-        methods: What searches; the last five are controls of evo_topo.
+        methods: What searches; the last six are controls of evo_topo.
         seeds: Of everything random.
         minutes: Wall-clock of each cell of evo_topo and its rivals.
         control_minutes: Wall-clock of each control, and of one more cell of evo_topo beside them.

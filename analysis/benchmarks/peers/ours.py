@@ -20,7 +20,7 @@ from populations.run import evolve
 Variant = Callable[[Config, Genome], tuple[Config, Genome]]
 
 THIN = 8
-"""Splits alone start from the founder with its widths divided by this: it costs about 1/64."""
+"""A thin founder has the widths of the preset's divided by this: it costs about 1/64."""
 
 
 def as_it_is(config: Config, founder: Genome) -> tuple[Config, Genome]:
@@ -50,12 +50,18 @@ def prunes_only(config: Config, founder: Genome) -> tuple[Config, Genome]:
     return dataclasses.replace(config, mutations="prunes"), founder
 
 
-def splits_only(config: Config, founder: Genome) -> tuple[Config, Genome]:
-    """Splits and other growths alone, from a thin founder up to the preset's ceiling."""
+def from_thin(config: Config, founder: Genome) -> tuple[Config, Genome]:
+    """From a thin founder up to the preset's ceiling: what a search builds itself."""
     thin = thinned(founder, THIN)
     if config.ceiling is not None:  # a multiple of the founder's FLOPs, whichever founder that is
         ceiling = config.ceiling * count_flops(founder) / count_flops(thin)
         config = dataclasses.replace(config, ceiling=ceiling)
+    return config, thin
+
+
+def splits_only(config: Config, founder: Genome) -> tuple[Config, Genome]:
+    """Splits and other growths alone, from a thin founder."""
+    config, thin = from_thin(config, founder)
     return dataclasses.replace(config, mutations="growths"), thin
 
 

@@ -51,6 +51,7 @@ CONTROLS: dict[str, ours.Variant] = {
     "no-inheritance": ours.no_inheritance,
     "prunes-only": ours.prunes_only,
     "splits-only": ours.splits_only,
+    "thin-founder": ours.from_thin,
 }
 EVOLUTIONS: dict[str, ours.Variant] = {"evo_topo": ours.as_it_is, **CONTROLS}
 SEARCHES: dict[str, Callable[[Bench, Setting], list[Network]]] = {
@@ -71,6 +72,7 @@ MethodName = Literal[
     "no-inheritance",
     "prunes-only",
     "splits-only",
+    "thin-founder",
 ]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
 PACKAGES = {"torch-pruning": "torch_pruning", "optuna": "optuna"}
