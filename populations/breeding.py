@@ -115,17 +115,18 @@ def breed(
         proposal = _draw_new([partial(mutate, growth=growth), partial(mutate, growth=0.0)], limit, known)
     if proposal is None:
         return further_training(parent, id, generation)
-    predicted, promised = proposal.predicted_loss_change, proposal.promise
+    is_enlarged = end == "costly"
+    blank = Birth(id, generation, parent, proposal.edit, proposal.genome, None, is_enlarged=is_enlarged)
     if prices.criterion != "obd":
-        return Birth(
-            id, generation, parent, proposal.edit, proposal.genome, None, is_enlarged=end == "costly"
-        )
+        return blank
     most = config.screened - 1 if config.inherit else 0  # what is not inherited cannot be measured
     others = rivals(parent.genome, prices, rng, proposal, most, calibration)
     new = tuple([rival for rival in others if rival.genome.fingerprint not in known])
-    edit, genome = proposal.edit, proposal.genome
-    birth = Birth(id, generation, parent, edit, genome, predicted, promised, new)
-    return birth._replace(is_enlarged=end == "costly")
+    return blank._replace(
+        predicted_loss_change=proposal.predicted_loss_change,
+        promised_loss_change=proposal.promise,
+        rivals=new,
+    )
 
 
 def _draw_parent(

@@ -62,3 +62,21 @@ def test_large_steps_up_train_long_at_the_full_rate(tmp_path, monkeypatch):
         assert orders[one.id].hurdle is None
     rates = {orders[i.id].recipe.learning_rate for i in others if i not in large}
     assert rates == {config.inherited_rate * config.recipe.learning_rate}
+
+
+def test_a_run_with_large_steps_up_resumes_to_the_same_end(tmp_path):
+    def stop(progress):
+        if progress.generation == 2 and progress.children_done == 1:
+            raise KeyboardInterrupt
+
+    settings = {"ceiling": 20.0, "upward": 0.5, "train_on": 0.0, "polish_examples": 0}
+    founder = conv_net((1, 8, 8), 10, (4, 4), (1, 2))
+    evolve(small_config(tmp_path / "a", **settings), small_task(), founder)
+    with pytest.raises(KeyboardInterrupt):
+        evolve(small_config(tmp_path / "b", **settings), small_task(), founder, stop)
+    evolve(small_config(tmp_path / "b", **settings), resume=True)
+    ends = [
+        [(i.id, i.edit, i.outcome.examples, i.outcome.weights_sha256) for i in load_run(tmp_path / name)]
+        for name in "ab"
+    ]
+    assert ends[0] == ends[1]
