@@ -23,6 +23,7 @@ from evo_topo.inheritance import Probe
 from evo_topo.mutation import random_prices
 from evo_topo.phenotype import build
 from evo_topo.prices import Prices
+from evo_topo.restart import shrink_and_perturb
 from evo_topo.saliency import magnitude_prices, mean_loss, obd_prices, price_with_gates
 from evo_topo.task import Task
 from evo_topo.task_file import load_task
@@ -56,6 +57,8 @@ def develop(order: Order, device: str) -> Outcome:
             return Outcome("ok", prices=prices, seconds=time.perf_counter() - started, device=device)
         unseen = unseen_split(task, order.probe_examples)
         child = conceive(order, probe, unseen, torch.device(device))
+        if order.shrink < 1:
+            shrink_and_perturb(child.model, child.genome, order.shrink, order.seed)
         return _trained(order, child, task, torch.device(device), started)
     except (OSError, WeightsError):  # of the disk, not of the child: the run stops, and can go on
         raise

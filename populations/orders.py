@@ -62,6 +62,7 @@ class Order(Struct, frozen=True):
         teacher: Whom it learns from beside the targets.
         hurdle: The most that its halfway loss may be, or it is stopped there; None for no limit.
         seconds: For how long it may train: then on fewer examples than the recipe's.
+        shrink: Factor of its weights before it trains, as of `shrink_and_perturb`; 1 leaves them as they are.
     """
 
     id: int
@@ -78,6 +79,7 @@ class Order(Struct, frozen=True):
     teacher: Teacher | None = None
     hurdle: float | None = None
     seconds: float = math.inf
+    shrink: float = 1.0
 
     def read_outcome(self) -> Outcome | None:
         """The outcome that a worker left on disk, if it finished."""

@@ -4,7 +4,8 @@ import pytest
 
 from evo_topo.cost import count_flops
 from evo_topo.genome import Genome
-from populations.births import as_individual, further_training, order_for, scaled_examples
+from populations.births import SHRINK, as_individual, further_training, order_for, scaled_examples
+from populations.files import START
 from populations.founders import conv_net
 from populations.individual import Outcome, Screened
 from tests.bred import children, member, parent, screening_births
@@ -48,6 +49,16 @@ def test_an_order_holds_what_the_recipe_asks(tmp_path):
     order = order_for(further_training(parent(), 9, 3), config, tmp_path, 123, rate=0.5)
     assert (order.id, order.parent, order.edit, order.recipe.examples) == (9, 7, None, 123)
     assert order.recipe.learning_rate == 0.5 * config.recipe.learning_rate
+
+
+def test_large_steps_up_alone_shrink_what_they_inherit_unless_the_founder_came_with_weights(tmp_path):
+    birth = further_training(parent(), 9, 3)
+    large = birth._replace(is_enlarged=True)
+    assert order_for(birth, small_config(), tmp_path, 64).shrink == 1
+    assert order_for(large, small_config(), tmp_path, 64).shrink == SHRINK
+    assert order_for(large, small_config(inherit=False), tmp_path, 64).shrink == 1
+    (tmp_path / START).touch()
+    assert order_for(large, small_config(), tmp_path, 64).shrink == 1
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from evo_topo import Genome, SplitUnits, build, count_flops, random_edit
+from evo_topo.restart import shrink_and_perturb
 from evo_topo.task_file import save_task
 from evo_topo.training import train
 from evo_topo.training_end import Diverged
@@ -49,6 +50,19 @@ def test_founder_then_child(order, tmp_path):
     assert (founder.prices, child.prices) == (None, None)
     network = build(edit.apply(small_founder()))
     load_weights(network, weights_path(tmp_path, 1), child.weights_sha256)
+
+
+def test_a_child_begins_with_what_the_shrinking_leaves(order, tmp_path):
+    founder = develop(order, "cpu")
+    still = dataclasses.replace(order.recipe, learning_rate=1e-12, weight_decay=0.0)
+    child = develop(child_of(order, founder.weights_sha256, recipe=still, shrink=0.2), "cpu")
+    assert child.status == "ok", child.reason
+    expected, found = build(small_founder()), build(small_founder())
+    load_weights(expected, weights_path(tmp_path, 0), founder.weights_sha256)
+    shrink_and_perturb(expected, small_founder(), 0.2, order.seed)
+    load_weights(found, weights_path(tmp_path, 1), child.weights_sha256)
+    for got, wanted in zip(found.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(got, wanted)
 
 
 def test_a_child_learns_from_its_teacher(order):
