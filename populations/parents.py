@@ -9,8 +9,6 @@ from populations.individual import Individual
 
 NEAR = 0.25
 """Of the way from the accuracy asked for to the best, what counts as near the former."""
-PAYING = 0.97
-"""Share of the errors that twice the FLOPs must leave at most, for more of them to be worth a try."""
 
 
 class Parents(NamedTuple):
@@ -49,9 +47,12 @@ class Parents(NamedTuple):
 
 
 def _pays(costliest: Member, members: list[Member]) -> bool:
-    """Whether the costliest has clearly fewer errors than whoever has half of its FLOPs at most."""
+    """Whether the costliest has fewer errors than whoever has half of its FLOPs at most.
+
+    However few: a long training, like that of the polish, makes more of large networks than this one did.
+    """
     half = [m for m in members if 2 * m.individual.flops <= costliest.individual.flops]
-    return not half or _errors(costliest) <= PAYING * min(map(_errors, half))
+    return not half or _errors(costliest) < min(map(_errors, half))
 
 
 def _errors(member: Member) -> float:
