@@ -117,7 +117,7 @@ def breed(
         return further_training(parent, id, generation)
     is_enlarged = end == "costly"
     blank = Birth(id, generation, parent, proposal.edit, proposal.genome, None, is_enlarged=is_enlarged)
-    if prices.criterion != "obd":
+    if prices.criterion != "obd" or is_enlarged:  # a large step up does not keep the function: it shrinks
         return blank
     most = config.screened - 1 if config.inherit else 0  # what is not inherited cannot be measured
     others = rivals(parent.genome, prices, rng, proposal, most, calibration)

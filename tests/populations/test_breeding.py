@@ -146,7 +146,7 @@ def test_a_share_of_the_children_enlarges_the_costliest():
         assert abs(len(grown) / len(births) - share) < 0.2
         assert {type(birth.edit) for birth in grown} <= {SplitUnits, SplitLayer}
         assert [birth for birth in births if birth.is_enlarged] == grown
-        assert all(birth.predicted_loss_change in (0.0, None) for birth in grown)
+        assert all(birth.predicted_loss_change is None and not birth.rivals for birth in grown)
     flops = sorted(count_flops(birth.genome) / count_flops(small_founder()) for birth in grown)
     assert flops[0] > 1.2
     assert flops[len(flops) // 2] > 1.5
