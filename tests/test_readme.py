@@ -15,7 +15,7 @@ from tests.small import small_config, small_founder, small_task
 README = (Path(__file__).parents[1] / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 NUMBERS = [
-    pytest.param(number, marks=pytest.mark.slow if "torchvision" in snippet else ())
+    pytest.param(number, marks=pytest.mark.slow if re.search("torchvision|evolve", snippet) else ())
     for number, snippet in enumerate(SNIPPETS)
 ]
 

@@ -25,7 +25,14 @@ def network(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["squeeze_excitation", "selected", "vector_gate", "one_dimensional", "versatile"]
+    "name",
+    [
+        pytest.param("squeeze_excitation", marks=pytest.mark.slow),
+        "selected",
+        "vector_gate",
+        "one_dimensional",
+        "versatile",
+    ],
 )
 def test_every_form_computes_what_the_network_does(name, tmp_path):
     genome, model = network(name)

@@ -64,6 +64,7 @@ def test_large_steps_up_train_long_at_the_full_rate(tmp_path, monkeypatch):
     assert rates == {config.inherited_rate * config.recipe.learning_rate}
 
 
+@pytest.mark.slow
 def test_a_run_with_large_steps_up_resumes_to_the_same_end(tmp_path):
     def stop(progress):
         if progress.generation == 2 and progress.children_done == 1:

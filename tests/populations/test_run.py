@@ -367,6 +367,7 @@ def hurdle_of(child: Individual, everyone: list[Individual], populations: dict[i
     return hurdle_for(options, lowest_losses(everyone[i] for i in populations[source]), outlook)
 
 
+@pytest.mark.slow
 def test_hopeless_children_are_stopped_also_in_a_resumed_run(tmp_path, monkeypatch):
     monkeypatch.setattr("populations.hurdles.FEWEST", 3)  # so that few children suffice,
     monkeypatch.setattr("populations.hurdles.LUCK", 0.0)  # and half of the hopeless are stopped
@@ -513,6 +514,7 @@ def test_a_run_may_end_earlier_than_it_was_bred_for(tmp_path):
     assert result.front
 
 
+@pytest.mark.slow
 def test_a_polish_is_finished_as_it_was_begun(finished, tmp_path):
     config = stopped_in(tmp_path / "run", "polishing the survivors", 1, generations=3)
     with pytest.raises(ConfigError, match=r"compare: .* finish that first"):
