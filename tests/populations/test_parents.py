@@ -2,6 +2,7 @@ import pytest
 
 from evo_topo.edits import SplitLayer, SplitUnits
 from populations import dispatch, evolve, load_run
+from populations.births import SHRINK
 from populations.founders import conv_net
 from tests.bred import member, parent, parents_of
 from tests.small import small_config, small_task
@@ -59,7 +60,7 @@ def test_large_steps_up_train_long_at_the_full_rate(tmp_path, monkeypatch):
         assert type(one.edit) in (SplitUnits, SplitLayer)
         assert one.flops > founder.flops
         assert one.outcome.examples == config.founder_examples / 2
-        assert orders[one.id].hurdle is None
+        assert (orders[one.id].hurdle, orders[one.id].shrink) == (None, SHRINK)
     rates = {orders[i.id].recipe.learning_rate for i in others if i not in large}
     assert rates == {config.inherited_rate * config.recipe.learning_rate}
 
