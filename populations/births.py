@@ -160,6 +160,7 @@ def as_individual(birth: Birth, outcome: Outcome, inherits: bool = True) -> Indi
         inherited_flops=0 if trained is None else trained.total_flops,
         inherited_seconds=0.0 if trained is None else trained.total_seconds,
         outcome=outcome,
+        is_enlarged=birth.is_enlarged,
     )
 
 

@@ -47,15 +47,14 @@ def lesson_of(child: Individual, parent: Individual | None) -> Lesson | None:
     """What a child taught; None where it has no parent, or one of them failed.
 
     Whoever is pruned on from a polished parent, born in the same generation, is like no other child, nor is a
-    large step up, which trains for long: nothing is predicted of it, where its parent has OBD's prices.
+    large step up, which trains for long.
     """
     outcome = child.outcome
     if parent is None or parent.outcome.loss is None or (outcome.loss, outcome.halfway_loss) == (None, None):
         return None
-    prices, predicted = parent.outcome.prices, child.predicted_loss_change
-    is_priced = child.edit is not None and prices is not None and prices.criterion == "obd"
-    if parent.generation == child.generation or (is_priced and predicted is None):
+    if parent.generation == child.generation or child.is_enlarged:
         return None
+    predicted = child.predicted_loss_change
     kind = None if child.edit is None else str(child.edit.__struct_config__.tag)
     if predicted is not None:
         predicted += child.promised_loss_change or 0.0

@@ -97,6 +97,7 @@ class Individual(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         inherited_flops: Training FLOPs of its ancestors.
         inherited_seconds: Seconds of its ancestors' development.
         outcome: What its own development gave.
+        is_enlarged: Whether its edit is a large step up, after which it trained for long.
     """
 
     id: Count
@@ -110,6 +111,7 @@ class Individual(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     inherited_flops: Count
     inherited_seconds: Duration
     outcome: Outcome
+    is_enlarged: bool = False
 
     @property
     def is_alive(self) -> bool:

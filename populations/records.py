@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS individual (
     fingerprint TEXT NOT NULL,
     predicted_loss_change REAL,
     promised_loss_change REAL,
+    is_enlarged INTEGER NOT NULL,
     status TEXT NOT NULL,
     reason TEXT NOT NULL,
     inherited_loss REAL,
@@ -104,6 +105,7 @@ def to_row(individual: Individual) -> dict[str, Any]:
         "fingerprint": individual.genome.fingerprint,
         "predicted_loss_change": individual.predicted_loss_change,
         "promised_loss_change": individual.promised_loss_change,
+        "is_enlarged": individual.is_enlarged,
         "status": outcome.status,
         "reason": outcome.reason,
         "inherited_loss": outcome.inherited_loss,
@@ -151,6 +153,7 @@ def from_row(row: sqlite3.Row) -> Individual:
         outcome |= {"flops": row["training_flops"], "screened": screened, "prices": prices}
         individual = {name: row[name] for name in _INDIVIDUAL_COLUMNS}
         individual |= {"inherited_flops": row["inherited_training_flops"], "edit": edit, "genome": genome}
+        individual["is_enlarged"] = msgspec.convert(row["is_enlarged"], bool, strict=False)
         return msgspec.convert({**individual, "outcome": outcome}, type=Individual)
     except (GenomeError, EditError, msgspec.MsgspecError, TypeError, IndexError) as error:
         raise LineageError(f"individual {row['id']} of the lineage is damaged: {error}") from None

@@ -46,6 +46,7 @@ def test_extreme_records_survive(tmp_path: Path) -> None:
         msgspec.structs.replace(first, id=i, parent=0, outcome=outcome)
         for i, outcome in enumerate(outcomes, start=1)
     ]
+    more.append(msgspec.structs.replace(first, id=len(more) + 1, parent=0, is_enlarged=True))
     with Lineage(tmp_path) as lineage:
         for individual in more:
             lineage.add(individual)
@@ -140,6 +141,7 @@ def test_a_cycle_ends(run: tuple[Path, list[Individual]]) -> None:
         ("inherited_training_flops", -1),
         ("inherited_seconds", float("inf")),
         ("correct", "xyz"),
+        ("is_enlarged", 7),
     ],
 )
 def test_a_damaged_row_is_named(tmp_path: Path, column: str, value: object) -> None:

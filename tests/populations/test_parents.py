@@ -56,6 +56,7 @@ def test_large_steps_up_train_long_at_the_full_rate(tmp_path, monkeypatch):
     founder, *others = load_run(tmp_path / "run")
     large = [i for i in others if orders[i.id].recipe.learning_rate == config.recipe.learning_rate]
     assert 1 < len(large) < len(others)
+    assert large == [i for i in others if i.is_enlarged]
     for one in large:
         assert type(one.edit) in (SplitUnits, SplitLayer)
         assert one.flops > founder.flops
