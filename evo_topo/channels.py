@@ -26,7 +26,9 @@ def channel_origins(genome: Genome, unit_map: UnitMap) -> dict[str, list[int]]:
         tensor, and new ones behind those, so tied tensors stay aligned.
     """
     table = unit_table(genome)
-    copies = {(group, unit): [0, 0] for group in unit_map for unit in range(table.groups[group].width)}
+    copies: dict[Member, list[int]] = {
+        (group, unit): [0, 0] for group in unit_map for unit in range(table.groups[group].width)
+    }
     for group, units in unit_map.items():
         last = NEW
         for unit in units:
@@ -63,8 +65,9 @@ def route_channels(genome: Genome, given: Mapping[str, list[int]]) -> dict[str, 
             origins[node.name] = [at for at, _ in selected_channels(node.op, origins[node.inputs[0]])]
         elif node.op.routing == "spreads":
             size = prod(genome.shapes[node.inputs[0]][1:])
-            read = origins[node.inputs[0]]
-            origins[node.name] = [c if c == NEW else c * size + i for c in read for i in range(size)]
+            origins[node.name] = spread = []
+            for c in origins[node.inputs[0]]:
+                spread.extend([NEW] * size if c == NEW else range(c * size, (c + 1) * size))
         else:
             origins[node.name] = origins[node.inputs[0]]
     return origins
@@ -94,13 +97,14 @@ def selected_channels(select: Select, read: Sequence[int]) -> list[tuple[int, in
     ]
 
 
-def _repeat_runs(members: Sequence[Member], copies: Mapping[tuple[str, int], Sequence[int]]) -> list[int]:
+def _repeat_runs(members: Sequence[Member], copies: Mapping[Member, Sequence[int]]) -> list[int]:
     """Channel numbers, each run of one unit's channels as often as the unit has copies, old and new."""
     channels: list[int] = []
-    start = 0
-    for unit, run in groupby(members):
-        end = start + len(list(run))
-        kept, new = (1, 0) if unit is None else copies.get(unit, (1, 0))
-        channels.extend([*range(start, end)] * kept + [NEW] * (new * (end - start)))
-        start = end
+    for unit, run in groupby(range(len(members)), key=members.__getitem__):
+        kept, new = copies.get(unit, (1, 0))
+        if (kept, new) == (1, 0):  # most of them
+            channels.extend(run)
+        elif kept or new:
+            block = list(run)
+            channels.extend(block * kept + [NEW] * (new * len(block)))
     return channels
