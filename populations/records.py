@@ -142,7 +142,7 @@ def from_row(row: sqlite3.Row) -> Individual:
     """The individual of a row.
 
     Raises:
-        LineageError: When the row is damaged.
+        LineageError: When the row is damaged, or lacks a column.
     """
     try:
         prices = None if row["prices"] is None else msgspec.json.decode(row["prices"], type=Prices)
@@ -155,5 +155,7 @@ def from_row(row: sqlite3.Row) -> Individual:
         individual |= {"inherited_flops": row["inherited_training_flops"], "edit": edit, "genome": genome}
         individual["is_enlarged"] = msgspec.convert(row["is_enlarged"], bool, strict=False)
         return msgspec.convert({**individual, "outcome": outcome}, type=Individual)
-    except (GenomeError, EditError, msgspec.MsgspecError, TypeError, IndexError) as error:
+    except IndexError:  # of sqlite3.Row
+        raise LineageError("the lineage lacks a column; another version of evo_topo wrote it") from None
+    except (GenomeError, EditError, msgspec.MsgspecError, TypeError) as error:
         raise LineageError(f"individual {row['id']} of the lineage is damaged: {error}") from None

@@ -154,6 +154,16 @@ def test_a_damaged_row_is_named(tmp_path: Path, column: str, value: object) -> N
         load_run(tmp_path)
 
 
+def test_a_lineage_of_another_version_is_told_from_a_damaged_one(tmp_path: Path) -> None:
+    make_run(tmp_path, generations=1)
+    database = sqlite3.connect(tmp_path / DATABASE)
+    database.execute("ALTER TABLE individual DROP COLUMN is_enlarged")
+    database.commit()
+    database.close()
+    with pytest.raises(LineageError, match="another version of evo_topo wrote it"):
+        load_run(tmp_path)
+
+
 def test_a_loosely_typed_table_is_refused(tmp_path: Path) -> None:
     make_run(tmp_path, generations=1)
     database = sqlite3.connect(tmp_path / DATABASE)
