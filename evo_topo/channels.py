@@ -65,9 +65,10 @@ def route_channels(genome: Genome, given: Mapping[str, list[int]]) -> dict[str, 
             origins[node.name] = [at for at, _ in selected_channels(node.op, origins[node.inputs[0]])]
         elif node.op.routing == "spreads":
             size = prod(genome.shapes[node.inputs[0]][1:])
-            origins[node.name] = spread = []
+            spread: list[int] = []
             for c in origins[node.inputs[0]]:
                 spread.extend([NEW] * size if c == NEW else range(c * size, (c + 1) * size))
+            origins[node.name] = spread
         else:
             origins[node.name] = origins[node.inputs[0]]
     return origins
