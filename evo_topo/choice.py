@@ -23,10 +23,9 @@ from evo_topo.edits import (
     Trade,
     draw,
     layer_chain,
-    legal_layer_edits,
 )
 from evo_topo.edits.trade import TOLERANCE
-from evo_topo.genome import Genome
+from evo_topo.genome import Genome, once_per_genome
 from evo_topo.ops import MAX_WIDTH
 from evo_topo.prices import Prices
 from evo_topo.unit_choice import as_sets, choose_units, cut, gumbel, macs_of, steps_of
@@ -81,7 +80,7 @@ class Choice(NamedTuple):
         taken = choose_units(self.genome, self.prices, self.rng, target, prune=False)
         found = [Candidate(SplitUnits(as_sets(taken)), 0.0, 0.0, 1.0)] if taken else []
         others = self._promising()
-        sites = [] if others else [e for e in legal_layer_edits(self.genome) if isinstance(e, SplitLayer)]
+        sites = [] if others else list(SplitLayer.legal(self.genome))
         if sites:
             others = [Candidate(draw(sites, self.rng), 0.0, 0.0, 1.0)]
         splits_first = self.rng.random() >= (2 / 3 if self.prices.edits else 1 / 3)
@@ -129,16 +128,22 @@ class Choice(NamedTuple):
             yield Candidate(PruneUnits(as_sets(taken)), predicted, 0.0, -saved)
 
     def _layer_prunes(self) -> Iterator[Candidate]:
-        macs = node_macs(self.genome)
-        for edit in legal_layer_edits(self.genome):
-            if isinstance(edit, PruneLayer) and edit.layer in self.prices.layers:
-                saved = sum(macs[name] for name in layer_chain(self.genome, edit.layer))
+        for edit, saved in _bypasses(self.genome):
+            if edit.layer in self.prices.layers:
                 yield Candidate(edit, self.prices.layers[edit.layer], 0.0, -saved)
 
     def _value(self, candidate: Candidate) -> float:
         """Loss change after training, as far as it is known."""
         kind = str(candidate.edit.__struct_config__.tag)
         return self.calibration.recovered(kind, candidate.loss_change + candidate.promise)
+
+
+@once_per_genome
+def _bypasses(genome: Genome) -> list[tuple[PruneLayer, int]]:
+    """All prunes of layers that apply, each with the MACs that it saves."""
+    macs = node_macs(genome)
+    edits = list(PruneLayer.legal(genome))
+    return [(edit, sum(macs[name] for name in layer_chain(genome, edit.layer))) for edit in edits]
 
 
 def _sized(growth: Candidate, macs: float) -> Candidate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from evo_topo.cost import count_flops, count_macs
-from evo_topo.edits import EditError, RandomSource, SplitLayer, SplitUnits, draw, legal_layer_edits
+from evo_topo.edits import EditError, RandomSource, SplitLayer, SplitUnits, draw
 from evo_topo.genome import Genome
 from evo_topo.mutation import Proposal
 from evo_topo.prices import Prices
@@ -40,7 +40,7 @@ def propose_larger(
     Raises:
         EditError: When no edit applies to this genome.
     """
-    sites = [edit for edit in legal_layer_edits(genome) if isinstance(edit, SplitLayer)]
+    sites = list(SplitLayer.legal(genome))
     deepens = rng.random() < DEEPER
     size = min(most, smallest * (largest / smallest) ** rng.random())
     alone = 2 * (math.sqrt(1 + size) - 1)  # a convolution that gains x of both its widths gains (1 + x)^2 - 1

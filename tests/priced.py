@@ -3,10 +3,7 @@
 import random
 
 from evo_topo.cost import count_flops
-from evo_topo.edits import (
-    PruneLayer,
-    legal_layer_edits,
-)
+from evo_topo.edits import PruneLayer
 from evo_topo.mutation import propose
 from evo_topo.prices import PricedEdit, Prices, UnitPrices
 from evo_topo.units import unit_table
@@ -21,7 +18,7 @@ def flat_prices(genome, unit_price=1.0, layer_price=1.0):
         )
         for group in unit_table(genome).groups.values()
     }
-    layers = {e.layer: layer_price for e in legal_layer_edits(genome) if isinstance(e, PruneLayer)}
+    layers = {edit.layer: layer_price for edit in PruneLayer.legal(genome)}
     return Prices("flat", units, layers)
 
 

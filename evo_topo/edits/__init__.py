@@ -27,7 +27,6 @@ from evo_topo.edits.drawing import (
     AnyEdit,
     edit_from_json,
     legal_edits,
-    legal_layer_edits,
     random_edit,
 )
 from evo_topo.edits.factorise import Factorise
@@ -79,7 +78,6 @@ __all__ = [
     "edit_from_json",
     "layer_chain",
     "legal_edits",
-    "legal_layer_edits",
     "random_edit",
     "spare_units",
 ]

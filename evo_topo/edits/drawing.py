@@ -9,7 +9,6 @@ import msgspec
 
 from evo_topo.edits.base import EditError, RandomSource, shuffled
 from evo_topo.edits.kinds import WEIGHT_KINDS, SingleEdit
-from evo_topo.edits.layer_edits import PruneLayer, SplitLayer
 from evo_topo.edits.trade import Trade
 from evo_topo.genome import Genome
 
@@ -53,12 +52,6 @@ def legal_edits(genome: Genome, kinds: Sequence[type[AnyEdit]] = SITE_KINDS) -> 
     """
     for kind in kinds:
         yield from kind.legal(genome)
-
-
-def legal_layer_edits(genome: Genome) -> Iterator[PruneLayer | SplitLayer]:
-    """The layer edits that apply, lazily."""
-    yield from PruneLayer.legal(genome)
-    yield from SplitLayer.legal(genome)
 
 
 def random_edit(

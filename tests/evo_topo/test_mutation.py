@@ -246,6 +246,24 @@ def test_rivals_are_of_about_the_size_of_the_proposal():
     assert all(0.9 < rival.flop_change / proposal.flop_change < 1.1 for rival in found)
 
 
+def test_a_child_whose_edit_is_drawn_again_is_not_made_again(monkeypatch):
+    made, apply = [], PruneLayer.apply
+
+    def counted(edit, genome):
+        made.append(genome)
+        return apply(edit, genome)
+
+    monkeypatch.setattr(PruneLayer, "apply", counted)
+    for width in (11, 13):  # of no other test: what is kept outlives them
+        genome = chain(width, width)
+        prices = Prices("test", {}, {"linear3": 1.0})
+        found = proposals(genome, prices, 20, growth=0.0) + proposals(
+            Genome(genome.nodes), prices, 20, growth=0.0
+        )
+        assert {p.genome for p in found} == {apply(PruneLayer("linear3"), genome)}
+    assert made == [chain(11, 11), chain(13, 13)]
+
+
 def test_a_proposal_for_a_resnet20_takes_about_a_millisecond():
     genome, rng = resnet(), random.Random(0)
     edits = priced(*candidate_edits(genome, rng), genome=genome, loss_change=0.1, promise=-0.1)
