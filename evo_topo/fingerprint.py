@@ -11,7 +11,7 @@ import msgspec
 from evo_topo.ops import AnyOp
 
 if TYPE_CHECKING:
-    from evo_topo.genome import Genome
+    from evo_topo.genome import Genome, Node
 
 
 def fingerprint_of(genome: Genome) -> str:
@@ -27,16 +27,26 @@ def fingerprint_of(genome: Genome) -> str:
         if node.op.routing == "ties":
             reads.sort()  # the order of a sum or product does not matter
         down[node.name] = _digest(f"({_described(node.op)}, {reads!r})")
-    uses: dict[str, list[tuple[str, list[int]]]] = {node.name: [] for node in genome.nodes}
-    up: dict[str, str] = {}
+    uses: dict[str, list[tuple[str, list[int]]]] = {name: [] for name in down}
+    colours = []
     for node in reversed(genome.nodes):
-        up[node.name] = _digest(repr((down[node.name], sorted(uses[node.name]))))
-        places: dict[str, list[int]] = {name: [] for name in node.inputs}
-        for place, name in enumerate(node.inputs):
-            places[name].append(0 if node.op.routing == "ties" else place)
-        for name, at in places.items():
-            uses[name].append((up[node.name], at))
-    return _digest(repr((sorted(up.values()),)))
+        used = sorted(uses[node.name])
+        colour = _digest(f"({down[node.name]!r}, {used!r})")
+        colours.append(colour)
+        if len(node.inputs) == 1:  # as most do
+            uses[node.inputs[0]].append((colour, [0]))
+        else:
+            for name, places in _places(node).items():
+                uses[name].append((colour, places))
+    return _digest(repr((sorted(colours),)))
+
+
+def _places(node: Node) -> dict[str, list[int]]:
+    """The places at which a node reads each of its inputs; all are alike to a sum or product."""
+    places: dict[str, list[int]] = {name: [] for name in node.inputs}
+    for place, name in enumerate(node.inputs):
+        places[name].append(0 if node.op.routing == "ties" else place)
+    return places
 
 
 def _digest(text: str) -> str:

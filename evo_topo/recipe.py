@@ -101,10 +101,17 @@ class Recipe:
 
     @property
     def batch(self) -> int:
-        """Examples per optimiser step: doubled while `LEAST_STEPS` steps are left, as often as is allowed."""
+        """Examples per optimiser step."""
+        return self.batch_of(self.examples)
+
+    def batch_of(self, examples: int) -> int:
+        """Examples per optimiser step of a training of so many by this recipe.
+
+        They are doubled while `LEAST_STEPS` steps are left, as often as is allowed.
+        """
         batch = self.batch_size
         for _ in range(self.batch_doublings):
-            if self.examples < LEAST_STEPS * 2 * batch:
+            if examples < LEAST_STEPS * 2 * batch:
                 break
             batch *= 2
         return batch

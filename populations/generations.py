@@ -126,8 +126,9 @@ class Generations:
         whose polish failed or did harm is there as it was.
         """
         population = self.population
-        phases, left = self.lineage.polished(), self.lineage.unpolished()
+        phases = self.lineage.polished()
         is_polished = self.last in phases  # no more so where a finished run goes on
+        left = self.lineage.unpolished() if is_polished else set()  # which reads all rows
         polished = [i for i in population if is_polished and (i.generation in phases or i.id in left)]
         self.front = self.judge.front(polished or population, self.is_taught) if population else []
         others = [i for i in population if i.genome != self.founder]  # which has a test of its own

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from evo_topo.recipe import Recipe
 from populations.individual import Outcome
@@ -49,7 +48,7 @@ def most_that_fit(seconds: Callable[[int], float], limit: float, at_least: int) 
 
 def relative_seconds(recipe: Recipe, examples: int) -> float:
     """About how long an example takes in a training of so many, as a share of that with `batch_size`."""
-    return 1 - STEP_SHARE * (1 - recipe.batch_size / replace(recipe, examples=examples).batch)
+    return 1 - STEP_SHARE * (1 - recipe.batch_size / recipe.batch_of(examples))
 
 
 def development_seconds(outcome: Outcome, recipe: Recipe, examples: int) -> float:
