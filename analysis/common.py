@@ -208,4 +208,6 @@ def describe_mutation(individual: Individual) -> str:
     """What made the individual out of its parent, in a few words."""
     if individual.parent is None:
         return "founder"
-    return "train on" if individual.edit is None else individual.edit.describe()
+    if individual.edit is None:
+        return "train on"
+    return ("enlarge: " if individual.is_enlarged else "") + individual.edit.describe()

@@ -120,7 +120,10 @@ def test_mutations_in_words(tmp_path: Path) -> None:
     assert describe_mutation(everyone[0]) == "founder"
     words = {describe_mutation(child) == "train on" for child in everyone[1:] if child.edit is None}
     assert words == {True}
-    assert all(describe_mutation(i) == i.edit.describe() for i in everyone if i.edit is not None)
+    edited = [i for i in everyone if i.edit is not None]
+    assert all(describe_mutation(i) == i.edit.describe() for i in edited)
+    larger = msgspec.structs.replace(edited[0], is_enlarged=True)
+    assert describe_mutation(larger) == f"enlarge: {edited[0].edit.describe()}"
 
 
 @pytest.mark.parametrize(
