@@ -38,7 +38,9 @@ def test_the_command_leaves_its_numbers(tmp_path: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_children() -> None:
-    assert driver_info(6, 240).bytes < 2000  # bytes; a genome with its prices has some hundred thousand
+    # A genome with its prices has some hundred thousand. About half are the last networks that mutations led
+    # to: so many are kept, whatever the length of the run.
+    assert driver_info(6, 240).bytes < 4000
 
 
 def test_too_small_a_population_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
